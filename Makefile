@@ -1,0 +1,89 @@
+# Everything runs in .venv, which `make` owns, fills as far as the target needs and rebuilds when it is broken.
+# With a ROS distribution sourced, its rclpy and messages are used; without one, the wheels of ROS 2 Jazzy.
+
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo_output
+
+ifneq ($(words $(CURDIR)),1)
+$(error $(CURDIR) has a space in its path, which make cannot handle: move the checkout elsewhere)
+endif
+
+# The wheels' marker for "library path is set" is inherited from any environment that holds them.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE PYTHONHOME VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+ifdef ROS_DISTRO
+PYTHONS := $(or $(PYTHON),python3)
+VENV_FLAGS := --system-site-packages
+CONSTRAINTS := constraints-ros.txt
+DEMO_EXTRAS := demo
+else
+PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
+CONSTRAINTS := constraints.txt
+DEMO_EXTRAS := demo,ros
+endif
+TEST_EXTRAS := $(DEMO_EXTRAS),onnxruntime,train,test,dev
+
+# An environment is good for one folder and one ROS distribution.
+IDENTITY := $(CURDIR) $(ROS_DISTRO)
+
+.PHONY: help demo test check environment hooks clean FORCE
+
+help:
+	@echo 'make demo         segment a drive through real ROS 2 topics; results in $(OUT)/'
+	@echo 'make test         run the tests (installs PyTorch too)'
+	@echo 'make check        lint, format and type checks, as pre-commit and CI do'
+	@echo 'make environment  only install what the tests need into $(VENV)/'
+	@echo 'make hooks        run the checks before every git commit'
+	@echo 'make clean        remove $(VENV)/ and everything built'
+	@echo
+	@echo 'PYTHON=/path/to/python3 chooses the interpreter (3.10, 3.11 or 3.12); OUT=folder the demo output.'
+
+demo: $(VENV)/demo.installed
+	$(BIN)/lwseg demo --out $(OUT)
+
+test: $(VENV)/test.installed
+	$(BIN)/python -m pytest test
+
+check: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+environment: $(VENV)/test.installed
+
+hooks: $(VENV)/test.installed
+	$(BIN)/pre-commit install
+
+clean:
+	rm -rf $(VENV) build install log dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/demo.installed: EXTRAS = $(DEMO_EXTRAS)
+$(VENV)/test.installed: EXTRAS = $(TEST_EXTRAS)
+$(VENV)/%.installed: $(VENV)/identity setup.py constraints.txt constraints-ros.txt Makefile
+	@echo 'Installing lwseg_ros[$(EXTRAS)] into $(VENV): some minutes, once'
+	@mv $< $(VENV)/installing
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@mv $(VENV)/installing $< && touch $@
+
+# Left as it is, time stamp included, while it fits and works; it is away during an installation, so that
+# an interrupted one starts afresh (from pip's cache).
+$(VENV)/identity: FORCE
+	@if [ "$$(cat $@ 2>/dev/null)" = '$(IDENTITY)' ] && $(BIN)/python -m pip --version >/dev/null 2>&1; \
+	then exit 0; fi; \
+	rm -rf $(VENV); \
+	problem='no Python 3.10, 3.11 or 3.12 found among: $(PYTHONS). Install one, or run make PYTHON=/path/to/python3'; \
+	for python in $(PYTHONS); do \
+	    $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || continue; \
+	    if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	        problem="$$python cannot create environments: install its venv module (Debian, Ubuntu: apt install python3-venv)"; \
+	        continue; \
+	    fi; \
+	    echo "Creating $(VENV) with $$($$python --version)"; \
+	    $$python -m venv $(VENV_FLAGS) $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip || exit 1; \
+	    echo '$(IDENTITY)' > $@; \
+	    exit 0; \
+	done; \
+	echo "$$problem." >&2; exit 1

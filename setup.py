@@ -1,0 +1,87 @@
+"""Package lwseg_ros for pip and for colcon (ament_python) alike."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = 'lwseg_ros'
+
+VERSION = re.search(
+    r"^__version__ = '(.+)'$", Path(NAME, '__init__.py').read_text(encoding='utf-8'), re.MULTILINE
+).group(1)
+
+TORCH = ['torch>=2.4', 'safetensors>=0.4']
+OPENVINO = ['openvino>=2024.6']
+ONNXRUNTIME = ['onnxruntime>=1.17']
+ONNX = ['onnx>=1.16']
+BAGS = ['rosbags>=0.10']
+
+EXTRAS = {
+    # Backends: one is enough to run a model.
+    'openvino': OPENVINO,
+    'onnxruntime': ONNXRUNTIME,
+    'torch': TORCH,
+    # Other people's ONNX files are joined to our pre- and post-processing by the onnx library.
+    'onnx': ONNX,
+    'train': TORCH + ONNX,
+    'bags': BAGS,
+    'demo': OPENVINO + BAGS,
+    # ROS 2 Jazzy's own libraries as wheels, for a machine without a ROS installation.
+    'ros': [
+        'ros-rclpy[fastrtps]~=7.1.6',
+        'ros-std-msgs~=5.3.6',
+        'ros-sensor-msgs~=5.3.6',
+        'ros-nav-msgs~=5.3.6',
+        'ros-diagnostic-msgs~=5.3.6',
+        'ros-std-srvs~=5.3.6',
+        'ros-lifecycle-msgs~=2.0.3',
+        'ros-rcl-interfaces~=2.0.3',
+    ],
+    # colcon runs pytest because this extra of this name asks for it.
+    'test': ['pytest>=7'],
+    'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit'],
+}
+
+
+def share_files():
+    """Return what `<prefix>/share/lwseg_ros` holds, folder by folder as in the checkout."""
+    folders = ['launch', 'config', *(path for path in Path('config').rglob('*') if path.is_dir())]
+    for folder in map(Path, folders):
+        files = sorted(str(path) for path in folder.iterdir() if path.is_file())
+        if files:
+            yield f'share/{NAME}/{folder.as_posix()}', files
+
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description='Light-weight semantic segmentation and drivable-area masks for ROS 2',
+    author='The lwseg_ros maintainers',
+    maintainer='The lwseg_ros maintainers',
+    maintainer_email='maintainers@lwseg-ros.example',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={NAME: ['py.typed', 'models/*']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        *share_files(),
+    ],
+    zip_safe=False,
+    install_requires=[
+        'numpy>=1.21',
+        'opencv-python-headless>=4.5',
+        'pyyaml>=5.4',
+        'rich>=12',
+        'typer>=0.9',
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        'console_scripts': [
+            'lwseg = lwseg_ros.cli:main',
+            'segmentation_node = lwseg_ros.ros.node:main',
+        ],
+    },
+)
