@@ -46,11 +46,11 @@ EXTRAS = {
 
 def share_files():
     """Return what `<prefix>/share/lwseg_ros` holds, folder by folder as in the checkout."""
-    folders = ['launch', 'config', *(path for path in Path('config').rglob('*') if path.is_dir())]
-    for folder in map(Path, folders):
-        files = sorted(str(path) for path in folder.iterdir() if path.is_file())
-        if files:
-            yield f'share/{NAME}/{folder.as_posix()}', files
+    folders = {}
+    for path in sorted([*Path('launch').rglob('*'), *Path('config').rglob('*')]):
+        if path.is_file() and path.suffix != '.pyc':
+            folders.setdefault(f'share/{NAME}/{path.parent.as_posix()}', []).append(str(path))
+    return list(folders.items())
 
 
 setup(
