@@ -1,0 +1,77 @@
+"""Segmentation metrics from one confusion matrix; NumPy only, so that the node's tools need no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from lwseg_ros.label_space import IGNORE_ID
+
+
+class ConfusionMatrix:
+    """Counts of pixels, int64 `[num_classes, num_classes + 1]`: rows truth, columns prediction.
+
+    The last column counts predictions outside the classes (255, say): such a pixel is an error of
+    its true class, never left out. Pixels whose truth is 255 or outside the classes count nowhere.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = np.zeros((num_classes, num_classes + 1), np.int64)
+
+    def update(self, truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8]) -> None:
+        """Add one image: two label images uint8 of the same shape."""
+        if truth.shape != prediction.shape:
+            raise ValueError(f'truth is {truth.shape}, prediction is {prediction.shape}')
+        n = self.num_classes
+        valid = (truth < n) & (truth != IGNORE_ID)
+        rows = truth[valid].astype(np.int64)
+        columns = np.minimum(prediction[valid], n)
+        size = n * (n + 1)
+        self.counts += np.bincount(rows * (n + 1) + columns, minlength=size).reshape(n, n + 1)
+
+    def iou(self) -> npt.NDArray[np.float64]:
+        """Return each class's intersection over union, NaN for one in neither truth nor prediction."""
+        return _ratio(self._hits(), self.counts.sum(1) + self._predicted() - self._hits())
+
+    def recall(self) -> npt.NDArray[np.float64]:
+        """Return the share of each class's true pixels that were found, NaN without truth."""
+        return _ratio(self._hits(), self.counts.sum(1))
+
+    def mean_iou(self) -> float:
+        """Return the mean of `iou` over the classes that occur in truth (NaN if none does)."""
+        present = self.counts.sum(1) > 0
+        return float(self.iou()[present].mean()) if present.any() else float('nan')
+
+    def pixel_accuracy(self) -> float:
+        """Return the share of labelled pixels that were right."""
+        return float(_ratio(self._hits().sum(), self.counts.sum()))
+
+    def group_iou(self, classes: Iterable[int]) -> float:
+        """Return the IoU of a union of classes against the rest (drivable area, say)."""
+        ids = list(classes)
+        hits = self.counts[np.ix_(ids, ids)].sum()
+        union = self.counts[ids].sum() + self.counts[:, ids].sum() - hits
+        return float(_ratio(hits, union))
+
+    def false_rate(self, classes: Iterable[int]) -> float:
+        """Return the share of pixels truly outside a union of classes that were called inside.
+
+        With the drivable classes: the false-drivable rate.
+        """
+        ids = list(classes)
+        outside = [i for i in range(self.num_classes) if i not in ids]
+        return float(_ratio(self.counts[np.ix_(outside, ids)].sum(), self.counts[outside].sum()))
+
+    def _hits(self) -> npt.NDArray[np.int64]:
+        return np.diagonal(self.counts)
+
+    def _predicted(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.counts[:, : self.num_classes].sum(0))
+
+
+def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.asarray(np.true_divide(part, whole))
