@@ -65,7 +65,7 @@ $(VENV)/test.installed: EXTRAS = $(TEST_EXTRAS)
 $(VENV)/%.installed: $(VENV)/identity setup.py constraints.txt constraints-ros.txt Makefile
 	@echo 'Installing lwseg_ros[$(EXTRAS)] into $(VENV): some minutes, once'
 	@mv $< $(VENV)/installing
-	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@mv $(VENV)/installing $< && touch $@
 
 # Left as it is, time stamp included, while it fits and works; it is away during an installation, so that
@@ -82,7 +82,7 @@ $(VENV)/identity: FORCE
 	        continue; \
 	    fi; \
 	    echo "Creating $(VENV) with $$($$python --version)"; \
-	    $$python -m venv $(VENV_FLAGS) $(VENV) && $(BIN)/python -m pip install --quiet --upgrade pip || exit 1; \
+	    $$python -m venv $(VENV_FLAGS) $(VENV) && $(BIN)/python -m pip install -qq --upgrade pip || exit 1; \
 	    echo '$(IDENTITY)' > $@; \
 	    exit 0; \
 	done; \
