@@ -29,6 +29,7 @@ EXTRAS = {
     'demo': OPENVINO + BAGS,
     # ROS 2 Jazzy's own libraries as wheels, for a machine without a ROS installation.
     'ros': [
+        'ros-ament-index-python~=1.8.1',
         'ros-rclpy[fastrtps]~=7.1.6',
         'ros-std-msgs~=5.3.6',
         'ros-sensor-msgs~=5.3.6',

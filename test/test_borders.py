@@ -1,0 +1,164 @@
+"""Who may import whom, and what must work without ROS, PyTorch or any optional library."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'lwseg_ros'
+
+# A room, or one module of it, and what it may import besides itself; the longest name counts.
+COMMON = ('errors', 'share', 'label_space', 'overlay')
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    'errors': (),
+    'share': ('errors',),
+    'label_space': ('errors', 'share'),
+    'overlay': ('errors', 'label_space'),
+    'networks': ('errors',),
+    'inference': COMMON,
+    'inference.graph': (*COMMON, 'inference', 'networks'),
+    'inference.backends.torch': (*COMMON, 'inference', 'networks'),
+    'drivable': (*COMMON, 'inference'),
+    'evaluation': (*COMMON, 'inference', 'drivable', 'ros.image_messages'),
+    'demo': (*COMMON, 'inference', 'evaluation', 'ros'),
+    'training': (*COMMON, 'networks', 'inference', 'evaluation', 'demo.drive'),
+    'ros': (*COMMON, 'inference', 'drivable'),
+    'ros.image_messages': ('errors',),
+    'cli': ('',),
+    '': ('',),
+}
+
+# Libraries that only the modules of some rooms may import.
+ROS_LIBRARIES = {
+    *('ament_index_python', 'bondpy', 'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs'),
+    *('geometry_msgs', 'launch', 'launch_ros', 'lifecycle_msgs', 'nav_msgs', 'rcl_interfaces'),
+    *('rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs'),
+}
+ROS_ROOMS = ('ros',)
+TORCH_LIBRARIES = {'torch'}
+TORCH_ROOMS = ('networks', 'training', 'inference.graph', 'inference.backends.torch')
+OTHER_OPTIONAL_LIBRARIES = {'onnx', 'onnxruntime', 'openvino', 'rosbags', 'safetensors'}
+
+
+@cache
+def modules() -> dict[str, set[str]]:
+    """Return what each module imports, wherever in the file; names without `lwseg_ros.`."""
+    found = {}
+    for path in sorted(PACKAGE.rglob('*.py')):
+        name = path.relative_to(PACKAGE).with_suffix('').as_posix().replace('/', '.')
+        name = '' if name == '__init__' else name.removesuffix('.__init__')
+        found[name] = set(imports(ast.parse(path.read_text(encoding='utf-8'))))
+    return found
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the full name of everything a module imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, 'imports name the package in full'
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def within(name: str, room: str) -> bool:
+    """Return whether a module or name lies in a room; '' is the whole package."""
+    return not room or name == room or name.startswith(f'{room}.')
+
+
+def rule_of(module: str) -> str:
+    """Return the key of MAY_IMPORT that holds for a module."""
+    rules = [room for room in MAY_IMPORT if within(module, room) and (room or not module)]
+    assert rules, f'lwseg_ros.{module} is in no room of MAY_IMPORT: say what it may import'
+    return max(rules, key=len)
+
+
+@pytest.mark.parametrize('module', modules())
+def test_rooms_import_only_their_neighbours(module: str) -> None:
+    rule = rule_of(module)
+    ours = {
+        name.removeprefix('lwseg_ros.') for name in modules()[module] if within(name, 'lwseg_ros')
+    }
+    strangers = {
+        name for name in ours if not any(within(name, room) for room in (rule, *MAY_IMPORT[rule]))
+    }
+    assert not strangers, f'lwseg_ros.{module} must not import {sorted(strangers)}'
+
+
+@pytest.mark.parametrize('module', modules())
+@pytest.mark.parametrize(
+    ('libraries', 'rooms'), [(ROS_LIBRARIES, ROS_ROOMS), (TORCH_LIBRARIES, TORCH_ROOMS)]
+)
+def test_libraries_stay_in_their_rooms(
+    module: str, libraries: set[str], rooms: tuple[str, ...]
+) -> None:
+    used = {name for name in modules()[module] if name.split('.')[0] in libraries}
+    assert not used or any(within(module, room) for room in rooms), (
+        f'lwseg_ros.{module} must leave {sorted(used)} to {rooms}'
+    )
+
+
+def test_every_rule_has_a_module() -> None:
+    assert {room for room in MAY_IMPORT if room not in modules()} == set()
+
+
+def run_without(libraries: set[str], program: str) -> None:
+    """Run a Python program in which the libraries cannot be imported."""
+    block = (
+        'import sys\n'
+        'class Absent:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        f'        if name.split(".")[0] in {libraries!r}:\n'
+        '            raise ModuleNotFoundError(f"No module named {name!r}", name=name)\n'
+        'sys.meta_path.insert(0, Absent())\n'
+    )
+    command = [sys.executable, '-c', block + program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def outside(rooms: tuple[str, ...]) -> list[str]:
+    """Return the modules that lie in none of the rooms."""
+    return [name for name in modules() if not any(within(name, room) for room in rooms)]
+
+
+def import_all(names: list[str]) -> str:
+    """Return a program that imports these modules of ours."""
+    lines = ['from importlib import import_module']
+    lines += [f'import_module("lwseg_ros.{name}".strip("."))' for name in names]
+    return '\n'.join(lines)
+
+
+def test_everything_but_the_node_imports_without_ros() -> None:
+    run_without(ROS_LIBRARIES, import_all([*outside(ROS_ROOMS), 'ros.image_messages']))
+
+
+def test_the_node_and_all_but_training_import_without_torch() -> None:
+    names = outside(TORCH_ROOMS)
+    assert 'ros.node' in names
+    run_without(TORCH_LIBRARIES, import_all(names))
+
+
+def test_the_shell_and_the_segmenter_import_with_the_core_alone() -> None:
+    run_without(
+        ROS_LIBRARIES | TORCH_LIBRARIES | OTHER_OPTIONAL_LIBRARIES,
+        import_all(['cli', 'inference.segmenter', 'label_space']),
+    )
+
+
+def test_the_shipped_model_runs_without_torch_and_ros() -> None:
+    run_without(
+        ROS_LIBRARIES | TORCH_LIBRARIES,
+        'import numpy\n'
+        'from lwseg_ros import Segmenter\n'
+        "with Segmenter.load('road', input_size=(96, 160)) as segmenter:\n"
+        '    result = segmenter(numpy.zeros((120, 200, 3), numpy.uint8))\n'
+        'assert result.labels.shape == result.drivable.shape == (120, 200)\n',
+    )
