@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lwseg_ros.errors import LwsegError
-
-UNLABELLED = 255
+from lwseg_ros.label_space import IGNORE_ID
 
 
 def colorize(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -38,7 +37,7 @@ def overlay(
     if labels.shape != (height, width):
         labels = _uint8(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST))
     painted = _uint8(cv2.addWeighted(colorize(labels, palette), alpha, image, 1.0 - alpha, 0.0))
-    unlabelled = cv2.inRange(labels, (UNLABELLED,), (UNLABELLED,))
+    unlabelled = cv2.inRange(labels, (IGNORE_ID,), (IGNORE_ID,))
     if cv2.countNonZero(unlabelled):
         cv2.copyTo(image, unlabelled, painted)
     return painted

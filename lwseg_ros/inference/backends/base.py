@@ -1,0 +1,79 @@
+"""The interface of every inference backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.model_file import ModelSource
+
+PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How to run a model.
+
+    `input_size` is the network size (height, width); an empty `device` is the backend's own
+    choice; `threads` None leaves the number of CPU threads to the library.
+    """
+
+    input_size: tuple[int, int]
+    device: str = ''
+    precision: str = 'auto'
+    threads: int | None = None
+
+
+class Planes(NamedTuple):
+    """The graph's outputs (see `graph.py`), each uint8 `[N, h, w]`, owned by the caller."""
+
+    labels: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+    drivable: NDArray[np.uint8]
+
+
+class Backend(ABC):
+    """A model compiled by one library for one network size; one call at a time."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, source: ModelSource, options: BackendOptions) -> Backend:
+        """Load and compile; ModelError, or any error of the library, if that cannot be done."""
+
+    @abstractmethod
+    def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
+        """Segment images uint8 `[1, h, w, 3]` RGB of the network size, C-contiguous.
+
+        `drivable_classes` is float32 `[C]`, 1 for each class that counts as drivable.
+        """
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Library, version, precision and device in a few words."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the model's memory; the backend cannot be used afterwards."""
+
+
+def require_onnx(source: ModelSource) -> ModelSource:
+    """Return the source if it has an ONNX graph, else raise ModelError."""
+    if source.onnx is None:
+        raise ModelError(f'{source.path.name} is not ONNX: make it one with `lwseg export`')
+    return source
+
+
+def check_classes(source: ModelSource, outputs: int) -> None:
+    """ModelError unless the network has one output per class of its label space."""
+    space = source.info.label_space
+    if outputs != space.num_classes:
+        raise ModelError(
+            f'{source.path.name} has {outputs} outputs but its label space {space.name} has '
+            f'{space.num_classes} classes: the metadata is not of this network'
+        )

@@ -1,0 +1,80 @@
+"""OpenVINO: the fastest on x86 CPUs; bfloat16 where the CPU computes in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.backends.base import (
+    Backend,
+    BackendOptions,
+    Planes,
+    check_classes,
+    require_onnx,
+)
+from lwseg_ros.inference.model_file import ModelSource
+
+_HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
+_CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
+
+
+class OpenVinoBackend(Backend):
+    """An OpenVINO model compiled for latency on one device."""
+
+    def __init__(self, compiled: openvino.CompiledModel, description: str) -> None:
+        self._compiled: openvino.CompiledModel | None = compiled
+        self._request: openvino.InferRequest | None = compiled.create_infer_request()
+        self._description = description
+
+    @classmethod
+    def open(cls, source: ModelSource, options: BackendOptions) -> OpenVinoBackend:
+        """Read the ONNX graph, fix its shapes and compile it."""
+        core = openvino.Core()
+        device = options.device.upper() or 'CPU'
+        precision = _precision(core, device, options.precision)
+        model = core.read_model(require_onnx(source).onnx)
+        check_classes(source, model.input('drivable_classes').partial_shape[0].get_length())
+        model.reshape({'image': [1, *options.input_size, 3]})
+        settings: dict[str, Any] = {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'INFERENCE_PRECISION_HINT': _HINTS[precision],
+        }
+        if options.threads is not None:
+            settings['INFERENCE_NUM_THREADS'] = options.threads
+        version = '.'.join(openvino.__version__.split('-')[0].split('.')[:2])
+        return cls(
+            core.compile_model(model, device, settings), f'openvino {version} {precision} {device}'
+        )
+
+    def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
+        """Segment one batch; the results are copied out of OpenVINO's buffers."""
+        assert self._request is not None, 'the backend is closed'
+        inputs = {'image': images, 'drivable_classes': drivable_classes}
+        results = self._request.infer(inputs, share_inputs=True, share_outputs=True)
+        return Planes(*(np.array(results[name], np.uint8) for name in Planes._fields))
+
+    @property
+    def description(self) -> str:
+        """Library, version, precision and device."""
+        return self._description
+
+    def close(self) -> None:
+        """Drop the compiled model."""
+        self._request = None
+        self._compiled = None
+
+
+def _precision(core: openvino.Core, device: str, wanted: str) -> str:
+    """Return the precision to compile for; ModelError if the device does not compute in it."""
+    capabilities = core.get_property(device, 'OPTIMIZATION_CAPABILITIES')
+    if wanted == 'auto':
+        return 'bf16' if 'BF16' in capabilities else 'fp32'
+    if wanted == 'int8':
+        raise ModelError('precision int8 needs a quantized model; choose auto, fp32 or bf16')
+    if wanted in _CAPABILITIES and _CAPABILITIES[wanted] not in capabilities:
+        raise ModelError(f'{device} does not compute in {wanted}; choose auto or fp32')
+    return wanted

@@ -1,0 +1,61 @@
+"""PyTorch: the reference the other backends are compared with, and the way to any torch device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
+from lwseg_ros.inference.graph import ImageToLabels, load_network
+from lwseg_ros.inference.model_file import ModelSource
+
+_DTYPES = {'auto': torch.float32, 'fp32': torch.float32, 'bf16': torch.bfloat16}
+
+
+class TorchBackend(Backend):
+    """The network in PyTorch, eager, channels last; bf16 by autocast when asked."""
+
+    def __init__(self, graph: ImageToLabels, device: torch.device, dtype: torch.dtype) -> None:
+        self._graph: ImageToLabels | None = graph
+        self._device = device
+        self._dtype = dtype
+
+    @classmethod
+    def open(cls, source: ModelSource, options: BackendOptions) -> TorchBackend:
+        """Build the network of the metadata and load its weights."""
+        if source.safetensors is None:
+            raise ModelError(f'it reads safetensors, {source.path.name} is ONNX')
+        if options.precision not in _DTYPES:
+            raise ModelError(f'it computes in {", ".join(_DTYPES)}, not in {options.precision}')
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        device = torch.device(options.device.lower() or 'cpu')
+        info = source.info
+        network = load_network(source.safetensors, info)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        graph = ImageToLabels(network, info.mean, info.std).eval()
+        return cls(graph.to(device), device, _DTYPES[options.precision])
+
+    def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
+        """Segment one batch."""
+        assert self._graph is not None, 'the backend is closed'
+        reduced = self._dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, reduced):
+            outputs = self._graph(
+                torch.from_numpy(images).to(self._device),
+                torch.from_numpy(drivable_classes).to(self._device),
+            )
+        return Planes(*(output.cpu().numpy() for output in outputs))
+
+    @property
+    def description(self) -> str:
+        """Library, version, precision and device."""
+        precision = 'bf16' if self._dtype == torch.bfloat16 else 'fp32'
+        version = torch.__version__.split('+')[0]
+        return f'torch {version} {precision} {self._device.type.upper()}'
+
+    def close(self) -> None:
+        """Drop the network."""
+        self._graph = None

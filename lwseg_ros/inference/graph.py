@@ -1,0 +1,196 @@
+"""The graph of every model: uint8 pixels in, uint8 labels, confidence and drivable score out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.model_file import METADATA_KEY, ModelInfo, write_atomically
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+LABEL_STRIDE = 1
+INPUT_NAMES = ('image', 'drivable_classes')
+OUTPUT_NAMES = ('labels', 'confidence', 'drivable')
+
+NETWORK_STRIDE = 4
+
+_EXCLUDED = -1e4  # the logit of a class that takes no part; within half precision
+_BROKEN = -1e4  # a probability so low that no interpolation with its neighbours is positive
+_LARGEST_LOGIT_SUM = 1e30  # above any real sum, below infinity
+
+
+class ImageToLabels(nn.Module):
+    """A network with everything before and after it that works on pixels.
+
+    `network` turns float `[N, 3, H, W]` into logits `[N, C, ceil(H/4), ceil(W/4)]`; `mean` and
+    `std` are of RGB scaled to 0..1. Labels come at `ceil(size / label_stride)`: 1 up-samples the
+    logits to the input's size first, 4 takes them at the network's own stride.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        label_stride: int = LABEL_STRIDE,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.label_stride = label_stride
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer('mean', 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer('scale', 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
+
+    def forward(self, image: Tensor, drivable_classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Segment images uint8 `[N, H, W, 3]` RGB.
+
+        `drivable_classes` is float `[C]`, 1 for each class that counts as drivable, else 0.
+
+        Returns three uint8 `[N, h, w]`: labels (on a tie the lowest id); confidence, 255 times
+        the top probability; drivable, 255 times the logistic function of the margin between the
+        best drivable and the best other logit, >= 128 exactly where the label is drivable.
+        Where a logit is not finite, confidence and drivable are 0; elsewhere confidence is not.
+
+        Probability and margin are taken at the network's stride and up-sampled as one plane each
+        instead of C (our choice: the same edges at a fraction of the cost).
+        """
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2)
+        logits = self.network((pixels - self.mean) * self.scale).to(torch.float32)
+        finite = logits.sum(1, keepdim=True).abs() < _LARGEST_LOGIT_SUM
+        logits = torch.where(finite, logits, 0.0)
+
+        top = logits.amax(1, keepdim=True)
+        probability = torch.where(finite, 1 / (logits - top).exp().sum(1, keepdim=True), _BROKEN)
+        counts = drivable_classes.view(1, -1, 1, 1) > 0.5
+        best_drivable = torch.where(counts, logits, _EXCLUDED).amax(1, keepdim=True)
+        best_other = torch.where(counts, _EXCLUDED, logits).amax(1, keepdim=True)
+        planes = torch.cat((probability, best_drivable - best_other), 1)
+
+        if self.label_stride != NETWORK_STRIDE:
+            size = [-(-extent // self.label_stride) for extent in image.shape[1:3]]
+            logits, planes = _upsample(logits, size), _upsample(planes, size)
+        labels = logits.argmax(1)
+        probability, margin = planes.unbind(1)
+
+        valid = probability > 0
+        confidence = torch.where(valid, (255 * probability).round().clamp(1, 255), 0.0)
+        is_drivable = functional.embedding(labels, drivable_classes[:, None])[..., 0] > 0.5
+        lead = torch.where(is_drivable, margin, -margin).clamp(min=0)
+        strength = (255 * lead.sigmoid()).round().clamp(128, 255)
+        score = torch.where(is_drivable, strength, 255 - strength)
+        drivable = torch.where(valid, score, 0.0)
+        return labels.to(torch.uint8), confidence.to(torch.uint8), drivable.to(torch.uint8)
+
+
+def _upsample(planes: Tensor, size: list[int]) -> Tensor:
+    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=False)
+
+
+def load_network(path: Path, info: ModelInfo) -> nn.Module:
+    """Build the network that `info` names and load its weights from a safetensors file.
+
+    ModelError if they do not fit each other, key by key and shape by shape.
+    """
+    from safetensors.torch import load_file
+
+    from lwseg_ros.networks import create_network
+
+    network = create_network(info.network, num_classes=info.label_space.num_classes)
+    try:
+        network.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ModelError(
+            f'the weights of {path} are not those of {info.network} with '
+            f'{info.label_space.num_classes} classes: {" ".join(lines[1:])[:300]}'
+        ) from None
+    return network.eval()
+
+
+def save_safetensors(network: nn.Module, info: ModelInfo, path: str | os.PathLike[str]) -> None:
+    """Write the network's weights and metadata; the file appears complete or not at all."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(path, save(tensors, {METADATA_KEY: info.to_json()}))
+
+
+def export_onnx(
+    network: nn.Module,
+    info: ModelInfo,
+    path: str | os.PathLike[str],
+    label_stride: int = LABEL_STRIDE,
+) -> None:
+    """Write the network's graph and its metadata as one ONNX file of any input size.
+
+    The batch, the height and the width stay symbolic; a backend fixes them when it loads.
+    The file appears complete or not at all.
+    """
+    classes = info.label_space.num_classes
+    graph = ImageToLabels(network, info.mean, info.std, label_stride).eval()
+    example = (torch.zeros(2, 96, 128, 3, dtype=torch.uint8), torch.zeros(classes))
+    try:
+        with torch.no_grad(), _quiet():
+            outputs = graph(*example)
+            if outputs[0].shape[1] != -(-96 // label_stride):
+                raise ModelError(
+                    f'network {info.network} does not give logits at stride {NETWORK_STRIDE}'
+                )
+            program = torch.onnx.export(
+                graph,
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=INPUT_NAMES,
+                output_names=OUTPUT_NAMES,
+                dynamic_shapes=({0: 'batch', 1: 'height', 2: 'width'}, None),
+                verbose=False,
+            )
+    except RuntimeError as error:
+        raise ModelError(
+            f'network {info.network} with the {classes} classes of label space '
+            f'{info.label_space.name} cannot be exported: {str(error).splitlines()[0]}'
+        ) from error
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    model.metadata_props.add(key=METADATA_KEY, value=info.to_json())
+    write_atomically(path, model.SerializeToString())
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of its own machine: stack traces, source paths, names."""
+    for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
+        part.doc_string = ''
+        del part.metadata_props[:]
+    del model.graph.value_info[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's remarks on its own passes and on packages not used here."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

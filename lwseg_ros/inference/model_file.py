@@ -1,0 +1,340 @@
+"""A model is ONE file, ONNX or safetensors, whose metadata says everything about it.
+
+The metadata is one JSON text under the key `lwseg`, in ONNX `metadata_props` or in the safetensors
+header. Reading it needs neither onnx nor PyTorch nor a runtime, and never unpickles anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lwseg_ros.errors import DataError, ModelError
+from lwseg_ros.label_space import LabelSpace
+
+METADATA_KEY = 'lwseg'
+FORMAT = 1
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_SHIPPED = Path(__file__).resolve().parents[1] / 'models'
+_MAX_HEADER_BYTES = 100_000_000
+_PICKLE = (
+    'a PyTorch checkpoint, which can hold code and is never loaded; give an ONNX or safetensors '
+    'model, made from a training checkpoint by `lwseg export`'
+)
+_OTHER_KINDS = (
+    (b'PK\x03\x04', _PICKLE),
+    (b'\x80\x02', _PICKLE),
+    (b'\x80\x03', _PICKLE),
+    (b'\x80\x04', _PICKLE),
+    (b'\x80\x05', _PICKLE),
+    (b'ftrt', 'a TensorRT engine, which runs on one GPU only; give the ONNX model it came from'),
+    (b'version https://git-lfs', 'a Git LFS pointer, not the model itself; run `git lfs pull`'),
+    (b'<', 'XML or HTML; give an ONNX or safetensors model'),
+    (b'\x1f\x8b', 'a compressed archive; unpack it first'),
+)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says of itself.
+
+    `network` is the catalog's name; `input_size` the default network size (height, width);
+    `mean` and `std` are of RGB pixels scaled to 0..1; `provenance` is free text by key (data,
+    recipe, commit, seed, licence); `accuracy` holds figures of `lwseg evaluate`.
+    """
+
+    name: str
+    network: str
+    label_space: LabelSpace
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = 'the model') -> ModelInfo:
+        """Read the metadata text; ModelError names what is wrong."""
+        try:
+            content = json.loads(text)
+            if content['format'] != FORMAT:
+                raise ModelError(
+                    f'{where} has metadata of format {content["format"]}, this lwseg reads '
+                    f'format {FORMAT}: update lwseg'
+                )
+            height, width = (int(v) for v in content['input_size'])
+            info = cls(
+                name=str(content['name']),
+                network=str(content['network']),
+                label_space=LabelSpace.from_dict(content['label_space']),
+                input_size=(height, width),
+                mean=_three(content['mean']),
+                std=_three(content['std']),
+                provenance=dict(content.get('provenance') or {}),
+                accuracy=dict(content.get('accuracy') or {}),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+            raise ModelError(
+                f'{where} has damaged lwseg metadata ({type(error).__name__}: {error}): '
+                'export it again with `lwseg export`'
+            ) from None
+        if min(info.input_size) < 1 or min(info.std) <= 0:
+            raise ModelError(f'{where} has metadata with an impossible input size or std')
+        return info
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the metadata as plain JSON-able types."""
+        return {
+            'format': FORMAT,
+            'name': self.name,
+            'network': self.network,
+            'label_space': self.label_space.to_dict(),
+            'input_size': list(self.input_size),
+            'mean': list(self.mean),
+            'std': list(self.std),
+            'provenance': dict(self.provenance),
+            'accuracy': dict(self.accuracy),
+        }
+
+    def to_json(self) -> str:
+        """Return the text that is stored under the key `lwseg`."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True)
+
+
+def list_models() -> list[str]:
+    """Return the names of the shipped models."""
+    found = {path.stem for kind in ('onnx', 'safetensors') for path in _SHIPPED.glob(f'*.{kind}')}
+    return sorted(found)
+
+
+def resolve_model(name_or_path: str | os.PathLike[str], suffix: str = '.onnx') -> Path:
+    """Return the file of a shipped model by its name, or the given path.
+
+    `suffix` says which form of a shipped model is wanted, `.onnx` or `.safetensors`.
+    """
+    name = os.fspath(name_or_path)
+    if os.sep not in name and not Path(name).suffix and name in list_models():
+        path = _SHIPPED / f'{name}{suffix}'
+        if not path.is_file():
+            raise ModelError(f'the shipped model {name!r} has no {suffix} file')
+        return path
+    path = Path(name).expanduser()
+    if not path.exists():
+        shipped = ', '.join(list_models()) or 'none'
+        raise ModelError(
+            f'there is no model {name!r}: give the path of an .onnx or .safetensors file or the '
+            f'name of a shipped model ({shipped})'
+        )
+    if not path.is_file():
+        raise ModelError(f'{path} is not a file: give an .onnx or .safetensors model')
+    return path
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model ready for a backend: what it says of itself and its forms.
+
+    `onnx` is the path or the bytes of a graph with the inputs and outputs of `graph.py`,
+    `safetensors` the path of the weights; at least one is there.
+    """
+
+    path: Path
+    info: ModelInfo
+    onnx: Path | bytes | None = None
+    safetensors: Path | None = None
+
+
+def find_model(
+    name_or_path: str | os.PathLike[str], description: str | os.PathLike[str] | None = None
+) -> ModelSource:
+    """Find a shipped model by its name, or any model file by its path, and read its metadata.
+
+    An ONNX file of somebody else needs a description, a YAML file: the given one, else the one
+    of the same name beside the model.
+    """
+    path = resolve_model(name_or_path)
+    if path.parent == _SHIPPED and description is None:
+        weights = path.with_suffix('.safetensors')
+        return ModelSource(
+            path, read_model_info(path), path, weights if weights.is_file() else None
+        )
+    kind, metadata = _read(path)
+    beside = path.with_suffix('.yaml')
+    if description is None and METADATA_KEY not in metadata and beside.is_file():
+        description = beside
+    if description is not None and kind == 'onnx':
+        from lwseg_ros.inference.external_onnx import wrap_external
+
+        info, graph = wrap_external(path, Path(description))
+        return ModelSource(path, info, onnx=graph)
+    info = read_model_info(path)
+    if kind == 'onnx':
+        return ModelSource(path, info, onnx=path)
+    return ModelSource(path, info, safetensors=path)
+
+
+def model_kind(path: Path) -> str:
+    """Return 'onnx' or 'safetensors' by the file's content; ModelError for anything else."""
+    return _read(path)[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return all metadata of an ONNX or safetensors file.
+
+    ModelError if the file is missing, truncated or of another kind.
+    """
+    return _read(path)[1]
+
+
+def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
+    """Return what a model file made by lwseg says of itself; ModelError if it is not one."""
+    path = Path(path)
+    kind, metadata = _read(path)
+    if METADATA_KEY not in metadata:
+        remedy = (
+            f'describe its classes, input and output in {path.with_suffix(".yaml").name} beside it'
+            if kind == 'onnx'
+            else 'only safetensors files written by lwseg can be used'
+        )
+        raise ModelError(f'{path} was not made by lwseg (no lwseg metadata): {remedy}')
+    return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file under a temporary name beside it and rename it: no half file is seen."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise ModelError(f'{path} cannot be written: {error.strerror}') from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    first, second, third = (float(v) for v in values)
+    return first, second, third
+
+
+def _read(path: Path) -> tuple[str, dict[str, str]]:
+    try:
+        with path.open('rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(32)
+            file.seek(0)
+            return _read_open(path, file, size, start)
+    except FileNotFoundError:
+        raise ModelError(f'there is no model file {path}') from None
+    except OSError as error:
+        raise ModelError(f'model file {path} cannot be read: {error.strerror}') from None
+
+
+def _read_open(path: Path, file: BinaryIO, size: int, start: bytes) -> tuple[str, dict[str, str]]:
+    if not size:
+        raise ModelError(f'model file {path} is empty: copy or export it again')
+    for magic, what in _OTHER_KINDS:
+        if start.startswith(magic):
+            raise ModelError(f'{path} is {what}')
+    try:
+        if start[8:9] == b'{':
+            return 'safetensors', _safetensors_metadata(file, size)
+        if start[:1] == b'\x08':
+            return 'onnx', _onnx_metadata(file, size)
+    except _TruncatedError as error:
+        raise ModelError(
+            f'model file {path} is truncated or damaged ({error}): copy or export it again'
+        ) from None
+    raise ModelError(f'{path} is not a model: give an ONNX or safetensors file')
+
+
+class _TruncatedError(Exception):
+    """The file ends before its own lengths say it should, or they make no sense."""
+
+
+def _safetensors_metadata(file: BinaryIO, size: int) -> dict[str, str]:
+    length = int.from_bytes(file.read(8), 'little')
+    if length > min(size - 8, _MAX_HEADER_BYTES):
+        raise _TruncatedError(f'a header of {length} bytes in a file of {size}')
+    try:
+        header = json.loads(file.read(length))
+        metadata = header.pop('__metadata__', {})
+        end = max((int(tensor['data_offsets'][1]) for tensor in header.values()), default=0)
+        texts = {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise _TruncatedError('its header is not a safetensors header') from None
+    if 8 + length + end != size:
+        raise _TruncatedError(f'{size} bytes, its header tells of {8 + length + end}')
+    return texts
+
+
+# Field numbers of ModelProto and StringStringEntryProto in onnx.proto.
+_GRAPH, _METADATA_PROPS, _KEY, _VALUE = 7, 14, 1, 2
+
+
+def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
+    """Walk the top level of a ModelProto, skipping over the graph."""
+    metadata = {}
+    has_graph = False
+    while file.tell() < size:
+        number, length = _next_field(file, size)
+        if number == _METADATA_PROPS:
+            end = file.tell() + length
+            entry = {}
+            while file.tell() < end:
+                key, text_length = _next_field(file, end)
+                entry[key] = file.read(text_length).decode('utf-8', 'replace')
+            metadata[entry.get(_KEY, '')] = entry.get(_VALUE, '')
+        else:
+            has_graph |= number == _GRAPH
+            file.seek(length, os.SEEK_CUR)
+    if not has_graph:
+        raise _TruncatedError('it holds no graph')
+    return metadata
+
+
+def _next_field(file: BinaryIO, end: int) -> tuple[int, int]:
+    """Return the number of the next protobuf field and how many bytes of payload follow."""
+    tag = _varint(file)
+    wire_type = tag & 7
+    if wire_type == 0:
+        _varint(file)
+        length = 0
+    elif wire_type == 2:
+        length = _varint(file)
+    elif wire_type in (1, 5):
+        length = 8 if wire_type == 1 else 4
+    else:
+        raise _TruncatedError(f'an unknown protobuf wire type {wire_type}')
+    if file.tell() + length > end:
+        raise _TruncatedError(f'a field of {length} bytes where {end - file.tell()} are left')
+    return tag >> 3, length
+
+
+def _varint(file: BinaryIO) -> int:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte or shift > 63:
+            raise _TruncatedError('it ends inside a number')
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+        shift += 7

@@ -1,0 +1,40 @@
+"""A tiny model in the real file format, for tests of everything around the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.label_space import LabelSpace
+
+
+def tiny_info(name: str = 'tiny') -> ModelInfo:
+    """Return the metadata of `make_tiny_model`."""
+    return ModelInfo(name, 'tiny', LabelSpace.load('camvid'), (96, 128))
+
+
+def make_tiny_model(path: Path) -> Path:
+    """Export a network of one convolution that names each pixel by the nearest palette colour.
+
+    The 11 CamVid classes, network size 96x128 (height x width). An image painted in the colours
+    of the label space (`LabelSpace.load('camvid').palette`) gets exactly those labels, up to the
+    edges: the network looks at every fourth pixel (the top left one of each 4x4).
+    """
+    from lwseg_ros.inference.graph import export_onnx
+
+    export_onnx(tiny_network(), tiny_info(), path)
+    return path
+
+
+def tiny_network(sharpness: float = 4.0) -> 'torch.nn.Module':  # noqa: F821, UP037
+    """Return the network of `make_tiny_model`: logits -sharpness |pixel - colour|^2, stride 4."""
+    import torch
+
+    info = tiny_info()
+    colors = torch.tensor(info.label_space.palette[: info.label_space.num_classes]) / 255
+    colors = (colors - torch.tensor(info.mean)) / torch.tensor(info.std)
+    network = torch.nn.Conv2d(3, len(colors), 1, stride=4)
+    with torch.no_grad():
+        network.weight.copy_(2 * sharpness * colors[:, :, None, None])
+        network.bias.copy_(-sharpness * (colors**2).sum(1))
+    return network.eval()
