@@ -1,4 +1,4 @@
-"""Segmentation metrics from one confusion matrix; NumPy only, so that the node's tools need no PyTorch."""
+"""Segmentation metrics from one confusion matrix, with NumPy only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ConfusionMatrix:
         self.counts += np.bincount(rows * (n + 1) + columns, minlength=size).reshape(n, n + 1)
 
     def iou(self) -> npt.NDArray[np.float64]:
-        """Return each class's intersection over union, NaN for one in neither truth nor prediction."""
+        """Return each class's intersection over union, NaN for one that occurs nowhere."""
         return _ratio(self._hits(), self.counts.sum(1) + self._predicted() - self._hits())
 
     def recall(self) -> npt.NDArray[np.float64]:

@@ -95,9 +95,9 @@ class MobileNetV2(nn.Module):
             self.add_module(f'layer{index}', nn.Sequential(*blocks))
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the outputs of `layer3` to `layer8`: 24@1/4 32@1/8 64@1/16 96@1/16 160@1/32 320@1/32.
+        """Return the outputs of `layer3` to `layer8` for `x` float `[N, 3, H, W]`.
 
-        `x` is float `[N, 3, H, W]`.
+        Channels and strides: 24 at 4, 32 at 8, 64 and 96 at 16, 160 and 320 at 32.
         """
         x = self.get_submodule('layer2')(self.layer1(x))
         outputs = []
@@ -107,7 +107,7 @@ class MobileNetV2(nn.Module):
         return outputs
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """Return one feature map for each stride 4, 8, 16, 32, with `feature_channels` channels."""
+        """Return one feature map for each of `feature_strides`, of `feature_channels` channels."""
         s4, s8, _, s16, _, s32 = self.stages(x)
         return [s4, s8, s16, s32]
 

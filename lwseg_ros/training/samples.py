@@ -1,0 +1,201 @@
+"""Training samples: random crops of several data sets, in one label space.
+
+Sample k of a run depends on the seed and k alone, so that a resumed run sees what an uninterrupted
+one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lwseg_ros.errors import DataError
+from lwseg_ros.evaluation.dataset import open_dataset, read_pair
+from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.training.recipe import Recipe, Source
+
+Image = npt.NDArray[np.uint8]
+Track = Callable[[Iterable[Any]], Iterable[Any]]
+
+GENERATED_DRIVE = 'generated_drive'
+DRIVE_SEEDS_START = 1000
+"""Seeds below this are left to demos and tests, which training must never have seen."""
+FRAMES_PER_DRIVE = 4
+
+
+@dataclass(frozen=True)
+class LoadedSource:
+    """A data set in memory: images uint8 `[H, W, 3]` and labels uint8 `[H, W]`.
+
+    `allowed` is int64 `[256]`: for each label the set of the target's classes, one bit each.
+    """
+
+    source: Source
+    images: list[Image]
+    labels: list[Image]
+    allowed: npt.NDArray[np.int64]
+
+
+def load_source(
+    source: Source, space: LabelSpace, root: Path | None, track: Track = iter
+) -> LoadedSource:
+    """Read a recipe's data set into memory."""
+    if source.data == GENERATED_DRIVE:
+        images, labels, data_space = _render_drives(source.images, track)
+    else:
+        data = open_dataset(source.data, source.split, root)
+        read = [read_pair(pair) for pair in track(data.pairs)]
+        images, labels = [image for image, _ in read], [label for _, label in read]
+        data_space = data.label_space
+    return LoadedSource(source, images, labels, allowed_bits(data_space, space))
+
+
+def allowed_bits(source: LabelSpace, target: LabelSpace) -> npt.NDArray[np.int64]:
+    """Return each source id's set of target classes as bits, int64 `[256]`; 0 = unlabelled."""
+    if target.num_classes > 62:
+        raise DataError(f'{target.name} has {target.num_classes} classes, more than 62')
+    table = np.zeros(256, np.int64)
+    for label, classes in source.label_sets(target).items():
+        table[label] = sum(1 << c for c in classes)
+    return table
+
+
+class Samples(Dataset[tuple[Tensor, Tensor]]):
+    """All samples of a run: image uint8 `[h, w, 3]` and allowed classes int64 `[h, w]`."""
+
+    def __init__(self, recipe: Recipe, sources: list[LoadedSource], first: int = 0) -> None:
+        self.recipe = recipe
+        self.sources = sources
+        self.first = first
+        shares = np.array([s.source.share for s in sources], float)
+        self.shares = shares / shares.sum()
+
+    def __len__(self) -> int:
+        return self.recipe.iterations * self.recipe.batch_size - self.first
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng((self.recipe.seed, self.first + index))
+        loaded = self.sources[rng.choice(len(self.sources), p=self.shares)]
+        chosen = int(rng.integers(len(loaded.images)))
+        image, labels = random_crop(
+            loaded.images[chosen],
+            loaded.labels[chosen],
+            self.recipe.crop_size,
+            loaded.source.scale,
+            self.recipe.aspect,
+            rng,
+        )
+        if self.recipe.photometric:
+            image = photometric(image, self.recipe.photometric, rng)
+        return torch.from_numpy(image), torch.from_numpy(loaded.allowed[labels])
+
+
+def random_crop(
+    image: Image,
+    labels: Image,
+    crop_size: tuple[int, int],
+    scale: tuple[float, float],
+    aspect: float,
+    rng: np.random.Generator,
+) -> tuple[Image, Image]:
+    """Return a randomly enlarged, stretched, flipped crop; outside the image it is unlabelled.
+
+    The enlargement is log-uniform in `scale`, the stretch of the width in 1/aspect..aspect.
+    """
+    height, width = labels.shape
+    zoom = np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1])))
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(aspect) / 2)
+    crop_height = round(crop_size[0] / (zoom / stretch))
+    crop_width = round(crop_size[1] / (zoom * stretch))
+    top = int(rng.integers(min(0, height - crop_height), max(0, height - crop_height) + 1))
+    left = int(rng.integers(min(0, width - crop_width), max(0, width - crop_width) + 1))
+    box = slice(max(top, 0), top + crop_height), slice(max(left, 0), left + crop_width)
+    image, labels = image[box], labels[box]
+    borders = (max(-top, 0), 0, max(-left, 0), 0)
+    borders = (
+        borders[0],
+        crop_height - borders[0] - labels.shape[0],
+        borders[2],
+        crop_width - borders[2] - labels.shape[1],
+    )
+    if any(borders):
+        grey = tuple(float(v) for v in image.reshape(-1, 3).mean(0))
+        image = np.asarray(
+            cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=grey), np.uint8
+        )
+        labels = np.asarray(
+            cv2.copyMakeBorder(labels, *borders, cv2.BORDER_CONSTANT, value=IGNORE_ID), np.uint8
+        )
+    size = crop_size[1], crop_size[0]
+    shrinks = crop_height > crop_size[0]
+    image = np.asarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
+        np.uint8,
+    )
+    labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    if rng.random() < 0.5:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(labels)
+
+
+def photometric(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Return the image as another camera in another light might have taken it.
+
+    Brightness, contrast, gamma and colour cast by one table a channel; then, each now and then,
+    less or more saturation, a shadow, blur, noise and JPEG.
+    """
+    ramp = np.linspace(0, 1, 256)
+    gamma = np.exp(rng.normal(0, 0.2 * strength))
+    contrast = np.exp(rng.normal(0, 0.2 * strength))
+    brightness = rng.normal(0, 0.06 * strength)
+    cast = np.exp(rng.normal(0, 0.06 * strength, 3))
+    curve = (ramp**gamma - 0.5) * contrast + 0.5 + brightness
+    table = np.clip(255 * curve[:, None] * cast, 0, 255).astype(np.uint8)
+    image = np.asarray(cv2.LUT(image, table[None]), np.uint8)
+    if rng.random() < 0.4 * strength:
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        amount = 1.0 if rng.random() < 0.2 else float(rng.uniform(-0.4, 0.9))
+        image = np.asarray(cv2.addWeighted(image, 1 - amount, grey, amount, 0), np.uint8)
+    if rng.random() < 0.15 * strength:
+        image = _shadow(image, rng)
+    if rng.random() < 0.2 * strength:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.4)), np.uint8)
+    if rng.random() < 0.25 * strength:
+        noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(1, 10)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2 * strength:
+        quality = int(rng.integers(25, 80))
+        _, code = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
+    return image
+
+
+def _shadow(image: Image, rng: np.random.Generator) -> Image:
+    height, width = image.shape[:2]
+    corners = rng.uniform(-0.2, 1.2, (4, 2)) * (width, height)
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(corners.astype(np.int32)), 255)
+    darker = (image * rng.uniform(0.35, 0.75)).astype(np.uint8)
+    return np.where(mask[..., None] > 0, darker, image)
+
+
+def _render_drives(count: int, track: Track) -> tuple[list[Image], list[Image], LabelSpace]:
+    from lwseg_ros.demo.drive import GeneratedDrive
+
+    images, labels = [], []
+    for seed in track(range(-(-count // FRAMES_PER_DRIVE))):
+        drive = GeneratedDrive(DRIVE_SEEDS_START + seed, 640, 360)
+        for part in range(FRAMES_PER_DRIVE):
+            frame = drive.frame((2 * part + 1) * len(drive) // (2 * FRAMES_PER_DRIVE))
+            images.append(frame.image)
+            labels.append(frame.labels)
+    return images[:count], labels[:count], LabelSpace.load('camvid')
