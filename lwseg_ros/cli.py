@@ -1,4 +1,4 @@
-"""The `lwseg` command: each subcommand reads its options and calls one room, imported only then."""
+"""The `lwseg` command: a subcommand reads its options and calls one room, imported only then."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def evaluate(
     """Measure a model on labelled images."""
     from lwseg_ros.evaluation.dataset import open_dataset
     from lwseg_ros.evaluation.evaluate import evaluate as run
-    from lwseg_ros.inference.model_file import sha256
+    from lwseg_ros.inference.model_file import resolve_model, sha256
     from lwseg_ros.inference.segmenter import Segmenter
 
     console = Console()
@@ -86,7 +86,7 @@ def evaluate(
         )
         result = {
             'model': segmenter.info.name,
-            'model_sha256': sha256(segmenter.path),
+            'model_sha256': sha256(resolve_model(model)),
             'engine': segmenter.description,
             'input_size': input_size,
             'lwseg': __version__,
@@ -110,7 +110,7 @@ def evaluate(
     context_settings={'allow_extra_args': True, 'ignore_unknown_options': True},
 )
 def node(context: typer.Context) -> None:
-    """Run the segmentation node; arguments as for `ros2 run`, e.g. --ros-args -r image:=/camera."""
+    """Run the segmentation node; arguments as for ros2 run: --ros-args -r image:=/camera ..."""
     from lwseg_ros.ros.node import main as run
 
     sys.argv[1:] = context.args

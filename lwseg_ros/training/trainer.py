@@ -57,10 +57,11 @@ class Trainer:
         network = create_network(recipe.network, self.space.num_classes)
         if recipe.initial_weights:
             load_encoder_weights(network, data_root(root) / recipe.initial_weights)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.device)
         self.average = AveragedModel(
             self.network,
-            multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),
+            multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),  # type: ignore[no-untyped-call]
             use_buffers=True,
         )
         self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=recipe.weight_decay)
@@ -133,7 +134,10 @@ class Trainer:
             for images, allowed in loader:
                 losses.append(self._step(images, allowed))
                 self.iteration += 1
-                progress.update(task, advance=1, description=f'loss {np.mean(losses[-50:]):.3f}')
+                loss = f'loss {np.mean(losses[-50:]):.3f}'
+                progress.update(task, advance=1, description=loss)
+                if self.iteration % 50 == 0 and not self.console.is_terminal:
+                    progress.console.print(f'{self.iteration:6d}  {loss}', highlight=False)
                 last = self.iteration == self.recipe.iterations
                 if last or self.iteration % self.recipe.validate_every == 0:
                     result = self._validate()

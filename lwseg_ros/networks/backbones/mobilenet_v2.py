@@ -61,7 +61,8 @@ class InvertedResidual(nn.Module):
         self.output = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.output(x) if self.residual else self.output(x)
+        projected: Tensor = self.output(x)
+        return x + projected if self.residual else projected
 
 
 class MobileNetV2(nn.Module):
