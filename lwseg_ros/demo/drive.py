@@ -7,15 +7,15 @@ near into the image and the label image alike. Method and proportions are our ch
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple, overload
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.demo import scene as street
-from lwseg_ros.demo.meshes import Points
 from lwseg_ros.demo.scene import HALF_WIDTH, LENGTH, TEXEL, Billboard, Panel, Scene, Solid
 from lwseg_ros.demo.sprites import Image, pyramid, smooth_noise
 from lwseg_ros.errors import DataError
@@ -43,14 +43,16 @@ class Camera:
     pitch: float
 
     @property
-    def center(self) -> Tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         """The principal point (u, v)."""
         return (self.width - 1) / 2, (self.height - 1) / 2
 
     @property
     def k(self) -> npt.NDArray[np.float64]:
         """The intrinsic matrix `[3, 3]`; the lens has no distortion."""
-        return np.array([[self.focal, 0, self.center[0]], [0, self.focal, self.center[1]], [0, 0, 1]])
+        return np.array(
+            [[self.focal, 0, self.center[0]], [0, self.focal, self.center[1]], [0, 0, 1]]
+        )
 
     def project(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return `[n, 3]`: u, v and depth along the optical axis of points `[n, 3]` in the vehicle frame."""
@@ -67,7 +69,7 @@ class Camera:
 class DriveFrame(NamedTuple):
     """One frame of a generated drive."""
 
-    index: int
+    number: int
     stamp_ns: int
     image: Image
     """RGB uint8 `[H, W, 3]`."""
@@ -96,10 +98,12 @@ class GeneratedDrive(Sequence[DriveFrame]):
         height: int = 720,
         frames: int = 150,
         rate_hz: float = 15.0,
-        kind: Optional[str] = None,
+        kind: str | None = None,
     ) -> None:
         if kind is not None and kind not in street.KINDS:
-            raise DataError(f'a generated drive of kind {kind!r} was asked for: choose one of {", ".join(street.KINDS)}')
+            raise DataError(
+                f'a generated drive of kind {kind!r} was asked for: choose one of {", ".join(street.KINDS)}'
+            )
         if min(width, height) < 32 or frames < 1 or not rate_hz > 0 or seed < 0:
             raise DataError(
                 f'a generated drive needs at least 32x32 pixels, one frame, a rate above 0 and a seed of at least 0; '
@@ -136,7 +140,13 @@ class GeneratedDrive(Sequence[DriveFrame]):
         """Render the frames in order."""
         return (self.frame(i) for i in range(self.frames))
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def,override]
+    @overload
+    def __getitem__(self, index: int) -> DriveFrame: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[DriveFrame]: ...
+
+    def __getitem__(self, index: int | slice) -> DriveFrame | list[DriveFrame]:
         """Render one frame, or a list of them for a slice."""
         if isinstance(index, slice):
             return [self.frame(i) for i in range(*index.indices(self.frames))]
@@ -149,7 +159,11 @@ class GeneratedDrive(Sequence[DriveFrame]):
         rng = np.random.default_rng((self.seed, i))
         time_s = i / self.rate_hz
         place = self._start + self.scene.layout.speed * time_s
-        bump = self._shake * np.sin(place * 0.9 + self._phases[5]) * np.sin(place * 0.23 + self._phases[6])
+        bump = (
+            self._shake
+            * np.sin(place * 0.9 + self._phases[5])
+            * np.sin(place * 0.23 + self._phases[6])
+        )
         camera = replace(self.camera, pitch=self.camera.pitch + float(bump))
         road = _Road(self.scene.layout, self._phases, place, self._sway, camera)
         canvas = _Canvas(camera, road, self._fog, self.scene.layout.haze)
@@ -173,7 +187,12 @@ class _Road:
     """The road ahead of the vehicle in one instant: where (s, d, z) lies in the vehicle frame."""
 
     def __init__(
-        self, lay: street.Layout, phases: npt.NDArray[np.float64], place: float, sway: float, camera: Camera
+        self,
+        lay: street.Layout,
+        phases: npt.NDArray[np.float64],
+        place: float,
+        sway: float,
+        camera: Camera,
     ) -> None:
         turn = 2 * np.pi / LENGTH
         self.x = np.arange(-24, 420, _STEP)
@@ -181,11 +200,18 @@ class _Road:
 
         def heading(at: npt.ArrayLike) -> npt.NDArray[np.float64]:
             at = np.asarray(at)
-            return np.asarray(lay.turn * (np.sin(turn * at + phases[0]) + 0.5 * np.sin(2 * turn * at + phases[1])))
+            return np.asarray(
+                lay.turn
+                * (np.sin(turn * at + phases[0]) + 0.5 * np.sin(2 * turn * at + phases[1]))
+            )
 
         def height(at: npt.ArrayLike) -> npt.NDArray[np.float64]:
             at = np.asarray(at)
-            return np.asarray(1.5 * lay.hill * (np.sin(2 * turn * at + phases[2]) + 0.4 * np.sin(3 * turn * at + phases[3])))
+            return np.asarray(
+                1.5
+                * lay.hill
+                * (np.sin(2 * turn * at + phases[2]) + 0.4 * np.sin(3 * turn * at + phases[3]))
+            )
 
         weave = sway * np.sin(turn * 5 * place + phases[4])
         yaw = sway * turn * 5 * np.cos(turn * 5 * place + phases[4])
@@ -223,10 +249,14 @@ class _Road:
         self.row_forward = np.asarray(forward, np.float32)
         self.row_up = np.asarray(np.where(np.isnan(forward), np.nan, height), np.float32)
 
-    def place(self, x: npt.ArrayLike, d: npt.ArrayLike, z: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def place(
+        self, x: npt.ArrayLike, d: npt.ArrayLike, z: npt.ArrayLike
+    ) -> npt.NDArray[np.float64]:
         """Return vehicle-frame points `[n, 3]` of points `x` ahead along the road, `d` beside its axis, `z` above it."""
         ahead = np.asarray(x, np.float64)
-        y = np.interp(ahead, self.x, self.lateral) + np.asarray(d) / np.interp(ahead, self.x, self.cos)
+        y = np.interp(ahead, self.x, self.lateral) + np.asarray(d) / np.interp(
+            ahead, self.x, self.cos
+        )
         return np.stack([ahead, y, np.interp(ahead, self.x, self.up) + np.asarray(z)], axis=1)
 
     def hidden_below(self, x: float) -> int:
@@ -237,12 +267,14 @@ class _Road:
 class _Canvas:
     """The image and its labels while they are drawn."""
 
-    def __init__(self, camera: Camera, road: _Road, fog: npt.NDArray[np.float64], haze: float) -> None:
+    def __init__(
+        self, camera: Camera, road: _Road, fog: npt.NDArray[np.float64], haze: float
+    ) -> None:
         self.camera, self.road, self.fog, self.haze = camera, road, fog, haze
         self.image: Image = np.zeros((camera.height, camera.width, 3), np.uint8)
         self.labels: Image = np.zeros((camera.height, camera.width), np.uint8)
 
-    def _haze(self, distance: Union[float, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    def _haze(self, distance: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(1 - np.exp(-self.haze * np.maximum(distance, 0.0)))
 
     def sky(self, scene: Scene, heading: float) -> None:
@@ -252,7 +284,9 @@ class _Canvas:
         scale = 1024 / 2.6 / camera.focal
         rise = 256 / 0.75 / camera.focal
         shift = heading * 1024 / 2.6
-        affine = np.array([[scale, 0, -shift - camera.center[0] * scale], [0, rise, 255 - horizon * rise]])
+        affine = np.array(
+            [[scale, 0, -shift - camera.center[0] * scale], [0, rise, 255 - horizon * rise]]
+        )
         cv2.warpAffine(
             scene.sky, affine, (camera.width, camera.height), self.image,
             cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_WRAP,
@@ -265,14 +299,16 @@ class _Canvas:
         azimuth = (columns - camera.center[0]) / camera.focal - heading
         height = np.interp(azimuth * 1024 / 2.6, np.arange(1024), scene.skyline, period=1024)
         top = horizon - camera.focal * np.maximum(height, 0.0005)
-        outline = np.concatenate([np.stack([columns, top], axis=1), [[camera.width, camera.height], [0, camera.height]]])
+        outline = np.concatenate(
+            [np.stack([columns, top], axis=1), [[camera.width, camera.height], [0, camera.height]]]
+        )
         fade = float(self._haze(260.0)) * 0.8 + 0.15
         color = np.asarray(scene.skyline_color) * (1 - fade) + self.fog * fade
         points = np.round(outline).astype(np.int32)
         cv2.fillPoly(self.image, [points], color.tolist())
         cv2.fillPoly(self.labels, [points], scene.skyline_label)
 
-    def ground(self, textures: List[Image], labels: Image, grain: Image, place: float) -> None:
+    def ground(self, textures: list[Image], labels: Image, grain: Image, place: float) -> None:
         """Texture everything below the horizon."""
         camera, road = self.camera, self.road
         first = road.first_row
@@ -282,18 +318,26 @@ class _Canvas:
         up = road.row_up[first:].astype(np.float64)
         sin, cos = np.sin(camera.pitch), np.cos(camera.pitch)
         depth = forward * cos - (up - camera.mount_height) * sin
-        lateral = (depth / camera.focal)[:, None] * (camera.center[0] - np.arange(camera.width))[None]
-        beside = (lateral - np.interp(forward, road.x, road.lateral)[:, None]) * np.interp(forward, road.x, road.cos)[:, None]
+        lateral = (depth / camera.focal)[:, None] * (camera.center[0] - np.arange(camera.width))[
+            None
+        ]
+        beside = (lateral - np.interp(forward, road.x, road.lateral)[:, None]) * np.interp(
+            forward, road.x, road.cos
+        )[:, None]
         # what lies wider than the texture repeats its outermost metres
         beside = np.asarray(beside, np.float32)
         margin = np.float32(HALF_WIDTH - 6)
         wide = np.abs(beside)
         excess = np.mod(np.maximum(wide - margin, 0), np.float32(11))
         folded = np.minimum(wide, margin) + np.minimum(excess, 11 - excess)
-        column = (np.copysign(folded, beside) + np.float32(HALF_WIDTH)) / np.float32(TEXEL) - np.float32(0.5)
+        column = (np.copysign(folded, beside) + np.float32(HALF_WIDTH)) / np.float32(
+            TEXEL
+        ) - np.float32(0.5)
         row = (np.mod(place + forward, LENGTH) / TEXEL - 0.5).astype(np.float32)
         rows = np.repeat(row[:, None], camera.width, axis=1)
-        self.labels[first:] = cv2.remap(labels, column, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        self.labels[first:] = cv2.remap(
+            labels, column, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+        )
         across = depth / camera.focal / TEXEL
         along = np.abs(np.gradient(forward)) / TEXEL if len(forward) > 1 else across
         level = np.log2(np.maximum(across**0.6 * np.minimum(along, 200) ** 0.4, 1e-3))
@@ -324,7 +368,9 @@ class _Canvas:
         begin = int(np.argmax(depth < 2.5 * self.camera.focal / _GRAIN))
         if depth[begin] * _GRAIN >= 2.5 * self.camera.focal:
             return
-        column = np.asarray(np.mod((lateral[begin:] - self.road.ego_d) * _GRAIN, grain.shape[1]), np.float32)
+        column = np.asarray(
+            np.mod((lateral[begin:] - self.road.ego_d) * _GRAIN, grain.shape[1]), np.float32
+        )
         row = np.asarray(np.mod(along[begin:] * _GRAIN, grain.shape[0]), np.float32)
         rows = np.repeat(row[:, None], column.shape[1], axis=1)
         rough = cv2.remap(grain, column, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
@@ -337,7 +383,9 @@ class _Canvas:
         start = np.array([item.s0 if isinstance(item, Panel) else item.s for item in items])
         ahead = np.mod(start - place + 40, LENGTH) - 40
         far = [item.s1 - item.s0 if isinstance(item, Panel) else 0.0 for item in items]
-        aside = [abs((item.d0 + item.d1) / 2 if isinstance(item, Panel) else item.d) for item in items]
+        aside = [
+            abs((item.d0 + item.d1) / 2 if isinstance(item, Panel) else item.d) for item in items
+        ]
         order = np.argsort(-(ahead + np.asarray(far) + 1.5 * np.asarray(aside)), kind='stable')
         seen = [i for i in order if -30 < ahead[i] < FAR]
         for i in seen:
@@ -360,7 +408,13 @@ class _Canvas:
         scale = self.camera.focal / depth
         width, height = item.width * scale, item.height * scale
         left, top = u - width / 2, v - height
-        if height < 1.5 or left > self.camera.width or left + width < 0 or v < 0 or top > self.camera.height:
+        if (
+            height < 1.5
+            or left > self.camera.width
+            or left + width < 0
+            or v < 0
+            or top > self.camera.height
+        ):
             return
         picture = _level(item.pictures, height)
         sx, sy = width / picture.shape[1], height / picture.shape[0]
@@ -375,13 +429,21 @@ class _Canvas:
         if x0 < NEAR:
             begin = (NEAR - x0) / (x1 - x0) if x1 > x0 else 0.0
             x0, d0 = NEAR, d0 + (d1 - d0) * begin
-        ends = self.road.place([x0, x1, x1, x0], [d0, d1, d1, d0], [item.z1, item.z1, item.z0, item.z0])
+        ends = self.road.place(
+            [x0, x1, x1, x0], [d0, d1, d1, d0], [item.z1, item.z1, item.z0, item.z0]
+        )
         corners = self.camera.project(ends)
         if corners[:, 2].min() < 0.2:
             return
         u, v = corners[:, 0], corners[:, 1]
         box = (float(u.min()), float(v.min()), float(u.max()), float(v.max()))
-        if box[2] < 0 or box[0] > self.camera.width or box[3] < 0 or box[1] > self.camera.height or box[2] - box[0] < 0.4:
+        if (
+            box[2] < 0
+            or box[0] > self.camera.width
+            or box[3] < 0
+            or box[1] > self.camera.height
+            or box[2] - box[0] < 0.4
+        ):
             return
         picture = _level(item.pictures, float(max(v[3] - v[0], v[2] - v[1])))
         height, width = picture.shape[:2]
@@ -396,7 +458,7 @@ class _Canvas:
         self,
         picture: Image,
         matrix: npt.NDArray[np.float64],
-        box: Tuple[float, float, float, float],
+        box: tuple[float, float, float, float],
         label: int,
         gain: float,
         x: float,
@@ -409,7 +471,9 @@ class _Canvas:
             return
         shift = np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]])
         size = (right - left, bottom - top)
-        warped = cv2.warpPerspective(picture, shift @ matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        warped = cv2.warpPerspective(
+            picture, shift @ matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
         haze = float(self._haze(x))
         if haze > 0.01 or gain != 1.0:
             mix = np.zeros((4, 4), np.float32)
@@ -420,11 +484,15 @@ class _Canvas:
         alpha = np.ascontiguousarray(warped[..., 3])
         keep = cv2.cvtColor(cv2.bitwise_not(alpha), cv2.COLOR_GRAY2RGB)
         target = self.image[top:bottom, left:right]
-        cv2.add(cv2.multiply(target, keep, scale=1 / 255), np.ascontiguousarray(warped[..., :3]), target)
+        cv2.add(
+            cv2.multiply(target, keep, scale=1 / 255),
+            np.ascontiguousarray(warped[..., :3]),
+            target,
+        )
         self.labels[top:bottom, left:right][alpha > 127] = label
 
     def _solid(self, item: Solid, x: float) -> None:
-        if not -12 < x:
+        if not x > -12:
             return
         counts = np.array([len(p.points) for p in item.polygons])
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -436,11 +504,19 @@ class _Canvas:
         facing = ((eye - first) * normal).sum(axis=1) > 0
         flat = self.camera.project(points)
         depth = np.minimum.reduceat(flat[:, 2], starts)
-        left, right = np.minimum.reduceat(flat[:, 0], starts), np.maximum.reduceat(flat[:, 0], starts)
-        top, bottom = np.minimum.reduceat(flat[:, 1], starts), np.maximum.reduceat(flat[:, 1], starts)
+        left, right = (
+            np.minimum.reduceat(flat[:, 0], starts),
+            np.maximum.reduceat(flat[:, 0], starts),
+        )
+        top, bottom = (
+            np.minimum.reduceat(flat[:, 1], starts),
+            np.maximum.reduceat(flat[:, 1], starts),
+        )
         size = np.maximum(right - left, bottom - top)
         in_front = depth > NEAR
-        inside = (right > 0) & (left < self.camera.width) & (bottom > 0) & (top < self.camera.height)
+        inside = (
+            (right > 0) & (left < self.camera.width) & (bottom > 0) & (top < self.camera.height)
+        )
         drawn = facing & (~in_front | (inside & (size > 0.8)))
         limit = min(self.camera.height, self.road.hidden_below(max(x, 1.0)))
         if limit <= 0 or not drawn.any():
@@ -472,7 +548,9 @@ class _Canvas:
         if x - length < 2 or x > 70:
             return
         corners = self.road.place(
-            x + np.array([-length, -length, length, length]), item.d + np.array([-width, width, width, -width]), np.zeros(4)
+            x + np.array([-length, -length, length, length]),
+            item.d + np.array([-width, width, width, -width]),
+            np.zeros(4),
         )
         outline = self.camera.project(corners)[:, :2]
         low, high = outline.min(axis=0) - 6, outline.max(axis=0) + 7
@@ -495,7 +573,9 @@ class _Canvas:
         cover = rows > edge
         sheen = np.clip(1.5 - (rows - edge) / (share * height), 0.4, 1.5)[..., None]
         top = int(edge.min())
-        self.image[top:] = np.where(cover[top:, :, None], np.clip(color * sheen[top:], 0, 255), self.image[top:])
+        self.image[top:] = np.where(
+            cover[top:, :, None], np.clip(color * sheen[top:], 0, 255), self.image[top:]
+        )
         self.labels[cover] = street.UNLABELLED
 
 
@@ -507,11 +587,11 @@ class _Grade:
     exposure: float
     gamma: float
     balance: npt.NDArray[np.float64]
-    wobble: Tuple[float, float]
+    wobble: tuple[float, float]
     noise: npt.NDArray[np.int16]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, mood: float, width: int, height: int) -> '_Grade':
+    def draw(cls, rng: np.random.Generator, mood: float, width: int, height: int) -> _Grade:
         """Draw a camera; dusk (mood near 1) is darker, warmer and noisier."""
         dusk = max(0.0, mood - 0.75) * 4
         strength = float(rng.uniform(0.8, 3.5) + 4 * dusk * rng.random())
@@ -531,7 +611,11 @@ class _Grade:
         """Return the picture that the camera delivers of a rendered image."""
         if self.blur > 0.4:
             image = np.asarray(cv2.GaussianBlur(image, (0, 0), self.blur), np.uint8)
-        gain = self.exposure * (1 + self.wobble[0] * np.sin(place * 0.07 + self.wobble[1])) * (1 + 0.7 * shelter)
+        gain = (
+            self.exposure
+            * (1 + self.wobble[0] * np.sin(place * 0.07 + self.wobble[1]))
+            * (1 + 0.7 * shelter)
+        )
         levels = np.arange(256)[:, None] / 255 * self.balance * gain
         curve = np.clip(255 * np.clip(levels, 0, None) ** self.gamma, 0, 255).astype(np.uint8)
         toned = cv2.LUT(image, curve[None])
@@ -540,7 +624,7 @@ class _Grade:
         return np.asarray(cv2.add(toned, grain, dtype=cv2.CV_8U), np.uint8)
 
 
-def _level(pictures: List[Image], height: float) -> Image:
+def _level(pictures: list[Image], height: float) -> Image:
     """Choose the halving of a picture that is closest above the height on the screen."""
     halvings = int(np.log2(max(1.0, pictures[0].shape[0] / max(height, 1.0))))
     return pictures[min(halvings, len(pictures) - 1)]

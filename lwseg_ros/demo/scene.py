@@ -7,9 +7,10 @@ generator; the same seed gives the same street. All proportions are our choice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ class Billboard(NamedTuple):
     z: float
     width: float
     height: float
-    pictures: List[Image]
+    pictures: list[Image]
     label: int
 
 
@@ -68,7 +69,7 @@ class Panel(NamedTuple):
     d1: float
     z0: float
     z1: float
-    pictures: List[Image]
+    pictures: list[Image]
     label: int
     gain: float
 
@@ -78,17 +79,17 @@ class Solid(NamedTuple):
 
     s: float
     d: float
-    polygons: List[Polygon]
+    polygons: list[Polygon]
     label: int
-    footprint: Tuple[float, float]
+    footprint: tuple[float, float]
 
 
 class Mover(NamedTuple):
     """Something that moves along the road at `speed` m/s; exactly one of the two shapes is set."""
 
-    item: 'Billboard | Solid'
+    item: Billboard | Solid
     speed: float
-    steps: Sequence[List[Image]]
+    steps: Sequence[list[Image]]
 
 
 @dataclass
@@ -114,7 +115,9 @@ class Layout:
     @property
     def half(self) -> float:
         """Distance from the road's axis to its edge, metres."""
-        return self.lanes * self.lane_width + self.parking + (2.2 if self.kind == 'highway' else 0.3)
+        return (
+            self.lanes * self.lane_width + self.parking + (2.2 if self.kind == 'highway' else 0.3)
+        )
 
     @property
     def ego_d(self) -> float:
@@ -135,13 +138,13 @@ class Scene:
     skyline: npt.NDArray[np.float32]
     skyline_label: int
     skyline_color: Color
-    static: List['Billboard | Panel | Solid'] = field(default_factory=list)
-    movers: List[Mover] = field(default_factory=list)
-    tunnels: List[Tuple[float, float]] = field(default_factory=list)
+    static: list[Billboard | Panel | Solid] = field(default_factory=list)
+    movers: list[Mover] = field(default_factory=list)
+    tunnels: list[tuple[float, float]] = field(default_factory=list)
 
-    def at(self, time_s: float) -> List['Billboard | Panel | Solid']:
+    def at(self, time_s: float) -> list[Billboard | Panel | Solid]:
         """Return everything with the movers where they are after `time_s` seconds."""
-        moved: List['Billboard | Panel | Solid'] = list(self.static)
+        moved: list[Billboard | Panel | Solid] = list(self.static)
         for number, mover in enumerate(self.movers):
             item = mover.item._replace(s=(mover.item.s + mover.speed * time_s) % LENGTH)
             if mover.steps and isinstance(item, Billboard):
@@ -151,7 +154,7 @@ class Scene:
         return moved
 
 
-def build_scene(rng: np.random.Generator, kind: Optional[str] = None) -> Scene:
+def build_scene(rng: np.random.Generator, kind: str | None = None) -> Scene:
     """Lay out a street of the kind (one of `KINDS`; by default the generator chooses)."""
     layout = _layout(rng, kind or str(rng.choice(KINDS, p=[0.42, 0.24, 0.18, 0.16])))
     builder = _Builder(rng, layout)
@@ -167,11 +170,20 @@ def _layout(rng: np.random.Generator, kind: str) -> Layout:
     azimuth = rng.uniform(0, 2 * np.pi)
     mood = float(rng.random())
     sun = np.array(
-        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)], np.float32
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ],
+        np.float32,
     )
-    lanes = int(rng.integers(1, 4)) if city else int(rng.integers(2, 5)) if kind == 'highway' else 1
-    sidewalk = rng.uniform(1.6, 4.5) if city else rng.uniform(1.2, 2.4) if suburb else 0.0
-    half_parking = 2.1 if (city and rng.random() < 0.55) or (suburb and rng.random() < 0.4) else 0.0
+    lanes = (
+        int(rng.integers(1, 4)) if city else int(rng.integers(2, 5)) if kind == 'highway' else 1
+    )
+    sidewalk = rng.uniform(1.8, 5.5) if city else rng.uniform(1.2, 2.4) if suburb else 0.0
+    half_parking = (
+        2.1 if (city and rng.random() < 0.55) or (suburb and rng.random() < 0.4) else 0.0
+    )
     width = rng.uniform(2.6, 3.6) if lanes < 3 or kind == 'highway' else rng.uniform(2.7, 3.1)
     road = lanes * width + half_parking + 0.3
     return Layout(
@@ -202,16 +214,20 @@ class _Builder:
         self.columns = round(2 * HALF_WIDTH / TEXEL)
         self.material = np.full((self.rows, self.columns), Material.GRASS, np.uint8)
         self.shade = np.full((self.rows // 4, self.columns // 4), 255, np.uint8)
-        self.static: List['Billboard | Panel | Solid'] = []
-        self.movers: List[Mover] = []
-        self.tunnels: List[Tuple[float, float]] = []
-        self.junctions: List[Tuple[float, float, int]] = []
+        self.static: list[Billboard | Panel | Solid] = []
+        self.movers: list[Mover] = []
+        self.tunnels: list[tuple[float, float]] = []
+        self.junctions: list[tuple[float, float, int]] = []
+        self.fleet: dict[tuple[str, bool, int], list[Polygon]] = {}
 
     # ---- the ground -------------------------------------------------------------------------
 
-    def _strip(self, d0: float, d1: float, material: Material, s0: float = 0, s1: float = LENGTH) -> None:
-        left, right = (round((d + HALF_WIDTH) / TEXEL) for d in (d0, d1))
-        self.material[max(0, round(s0 / TEXEL)) : round(s1 / TEXEL), max(0, left) : max(0, right)] = material
+    def _strip(
+        self, d0: float, d1: float, material: Material, s0: float = 0, s1: float = LENGTH
+    ) -> None:
+        """Cover the rectangle between `d0` and `d1` (in any order) and from `s0` to `s1`."""
+        left, right = (max(0, round((d + HALF_WIDTH) / TEXEL)) for d in sorted((d0, d1)))
+        self.material[max(0, round(s0 / TEXEL)) : round(s1 / TEXEL), left:right] = material
 
     def _line(self, d: float, dash: float = 0, gap: float = 0, width: float = 0.14,
               material: Material = Material.WHITE) -> None:  # fmt: skip
@@ -232,15 +248,15 @@ class _Builder:
             if lay.sidewalk:
                 verge = rng.uniform(0.8, 1.8) if rng.random() < 0.3 else 0.0
                 inner, outer = half + 0.16 + verge, half + 0.16 + verge + lay.sidewalk
-                self._strip(*sorted((side * inner, side * outer)), Material.SLABS)
-                self._strip(*sorted((side * half, side * (half + 0.16))), Material.KERB)
+                self._strip(side * inner, side * outer, Material.SLABS)
+                self._strip(side * half, side * (half + 0.16), Material.KERB)
             else:
                 dirt = rng.uniform(0.2, 1.4)
-                self._strip(*sorted((side * half, side * (half + dirt))), Material.DIRT)
+                self._strip(side * half, side * (half + dirt), Material.DIRT)
         if kind == 'highway':
             other = 1 if lay.keeps_right else -1
             near, far = half + 3.2, half + 3.2 + 2 * half
-            self._strip(*sorted((other * near, other * far)), surface)
+            self._strip(other * near, other * far, surface)
             self._line(other * (near + 0.6))
             for lane in range(1, lay.lanes):
                 self._line(other * (near + 1 + lane * lay.lane_width), 6, 12)
@@ -264,7 +280,10 @@ class _Builder:
         soil = self.material == Material.DIRT
         self.material[soil & (fray > 0.7)] = Material.GRASS
         if self.layout.kind == 'rural' and self.rng.random() < 0.5:
-            band = np.abs((np.arange(self.columns) + 0.5) * TEXEL - HALF_WIDTH) < self.layout.half + 2.5
+            band = (
+                np.abs((np.arange(self.columns) + 0.5) * TEXEL - HALF_WIDTH)
+                < self.layout.half + 2.5
+            )
             self.material[band & (self.material == Material.GRASS) & (fray > 0.4)] = Material.DIRT
 
     def _cross_streets(self, surface: Material) -> None:
@@ -274,7 +293,7 @@ class _Builder:
             width = rng.uniform(2.6, 5.5)
             for side in (-1, 1):
                 if rng.random() < 0.7:
-                    self._strip(*sorted((side * half, side * HALF_WIDTH)), surface, s - width, s + width)
+                    self._strip(side * half, side * HALF_WIDTH, surface, s - width, s + width)
                     self.junctions.append((s - width, s + width, side))
             if rng.random() < 0.6 and self.layout.marked:
                 start = s - width - rng.uniform(4, 7)
@@ -289,7 +308,13 @@ class _Builder:
         for s in np.arange(8, LENGTH - 8, 17.0):
             for side in (-1, 1):
                 if rng.random() < 0.6 and not self._at_junction(s - 4, s + 4, side):
-                    self._strip(*sorted((side * (half + 0.16), side * (half + 13))), Material.SLABS, s, s + rng.uniform(2.5, 4))
+                    self._strip(
+                        side * (half + 0.16),
+                        side * (half + 13),
+                        Material.SLABS,
+                        s,
+                        s + rng.uniform(2.5, 4),
+                    )
 
     def _markings(self) -> None:
         rng, lay = self.rng, self.layout
@@ -320,12 +345,20 @@ class _Builder:
             self._arrow(float(s), lay.ego_d)
 
     def _arrow(self, s: float, d: float) -> None:
-        shape = np.array([[0, -0.08], [0, 0.08], [2.6, 0.08], [2.6, 0.45], [4.4, 0], [2.6, -0.45], [2.6, -0.08]])
+        shape = np.array(
+            [[0, -0.08], [0, 0.08], [2.6, 0.08], [2.6, 0.45], [4.4, 0], [2.6, -0.45], [2.6, -0.08]]
+        )
         rows, columns = (s + shape[:, 0]) / TEXEL, (d + shape[:, 1] + HALF_WIDTH) / TEXEL
-        cv2.fillPoly(self.material, [np.stack([columns, rows], axis=1).astype(np.int32)], int(Material.WHITE))
+        cv2.fillPoly(
+            self.material,
+            [np.stack([columns, rows], axis=1).astype(np.int32)],
+            int(Material.WHITE),
+        )
 
     def _at_junction(self, s0: float, s1: float, side: int) -> bool:
-        return any(side == which and s0 < end and s1 > start for start, end, which in self.junctions)
+        return any(
+            side == which and s0 < end and s1 > start for start, end, which in self.junctions
+        )
 
     # ---- what stands beside the road ----------------------------------------------------------
 
@@ -349,12 +382,19 @@ class _Builder:
             self._along(side * (lay.half + 0.8), start, start + rng.uniform(40, 140), 0.75,
                         sprites.pyramid(sprites.guard_rail(rng)), FENCE)  # fmt: skip
         if rng.random() < (0.75 if lay.kind == 'highway' else 0.22):
-            self._bridge(rng.uniform(70, 300), rng.uniform(8, 16) if rng.random() < 0.6 else rng.uniform(30, 60))
+            self._bridge(
+                rng.uniform(70, 300),
+                rng.uniform(8, 16) if rng.random() < 0.6 else rng.uniform(30, 60),
+            )
 
-    def _along(self, d: float, s0: float, s1: float, height: float, pictures: List[Image], label: int) -> None:
+    def _along(
+        self, d: float, s0: float, s1: float, height: float, pictures: list[Image], label: int
+    ) -> None:
         for s in np.arange(s0, s1 - 3.9, 4.0):
             gain = float(self.rng.uniform(0.93, 1.05))
-            self.static.append(Panel(float(s), d, float(s) + 4.0, d, 0, height, pictures, label, gain))
+            self.static.append(
+                Panel(float(s), d, float(s) + 4.0, d, 0, height, pictures, label, gain)
+            )
         self._cast(s0, s1, d, d, height)
 
     def _cast(self, s0: float, s1: float, d0: float, d1: float, height: float) -> None:
@@ -363,7 +403,9 @@ class _Builder:
         reach = height / max(float(sun[2]), 0.25)
         ds, dd = -float(sun[0]) * reach, -float(sun[1]) * reach
         corners = np.array([[s, d] for s in (s0, s1) for d in (d0, d1)])
-        hull = cv2.convexHull(np.concatenate([corners, corners + [ds, dd]]).astype(np.float32))[:, 0]
+        hull = cv2.convexHull(np.concatenate([corners, corners + [ds, dd]]).astype(np.float32))[
+            :, 0
+        ]
         for shift in (-LENGTH, 0.0, LENGTH):
             points = np.stack([hull[:, 1] + HALF_WIDTH, hull[:, 0] + shift], axis=1) / (4 * TEXEL)
             cv2.fillPoly(self.shade, [points.astype(np.int32)], 0)
@@ -383,19 +425,25 @@ class _Builder:
         return 0.72 + 0.42 * lit
 
     def _box(self, s0: float, s1: float, side: int, front: float, depth: float, height: float,
-             pictures: List[Image], flank: List[Image]) -> None:  # fmt: skip
+             pictures: list[Image], flank: list[Image]) -> None:  # fmt: skip
         d0, d1 = side * front, side * (front + depth)
         # panels no longer than 10 m keep the drawing order right
         parts = max(1, round((s1 - s0) / 10))
         edges = np.linspace(s0, s1, parts + 1)
         width = pictures[0].shape[1]
         for part in range(parts):
-            cut = [p[:, p.shape[1] * part // parts : p.shape[1] * (part + 1) // parts] for p in pictures if width > 40]
+            cut = [
+                p[:, p.shape[1] * part // parts : p.shape[1] * (part + 1) // parts]
+                for p in pictures
+                if width > 40
+            ]
             self.static.append(
                 Panel(float(edges[part]), d0, float(edges[part + 1]), d0, 0, height, cut or pictures, BUILDING,
                       self._sun_gain(0, -side))
             )  # fmt: skip
-        self.static.append(Panel(s0, d1, s0, d0, 0, height, flank, BUILDING, self._sun_gain(-1, 0)))
+        self.static.append(
+            Panel(s0, d1, s0, d0, 0, height, flank, BUILDING, self._sun_gain(-1, 0))
+        )
         self._cast(s0, s1, d0, d1, height)
 
     def _terrace(self, side: int) -> None:
@@ -403,7 +451,13 @@ class _Builder:
         fronts = []
         for _ in range(7):
             width, height = rng.uniform(9, 20), rng.uniform(7, 17)
-            fronts.append((width, height, sprites.pyramid(sprites.facade(rng, width, height, bool(rng.random() < 0.6)))))
+            fronts.append(
+                (
+                    width,
+                    height,
+                    sprites.pyramid(sprites.facade(rng, width, height, bool(rng.random() < 0.6))),
+                )
+            )
         flank = sprites.pyramid(sprites.wall(rng))
         s, gap_left = 0.0, 0.0
         while True:
@@ -418,13 +472,22 @@ class _Builder:
                 s += 18
                 gap_left = 60
                 continue
-            self._box(s, s + width, side, lay.facade + rng.choice([0, 0, 0.6]), 11, height, pictures, flank)
+            self._box(
+                s,
+                s + width,
+                side,
+                lay.facade + rng.choice([0, 0, 0.6]),
+                11,
+                height,
+                pictures,
+                flank,
+            )
             gap_left -= width
             s += width
 
     def _park(self, side: int, s0: float, s1: float) -> None:
         rng, lay = self.rng, self.layout
-        self._strip(*sorted((side * lay.facade, side * HALF_WIDTH)), Material.GRASS, s0, s1)
+        self._strip(side * lay.facade, side * HALF_WIDTH, Material.GRASS, s0, s1)
         for s in rng.uniform(s0 + 2, s1 - 2, 7):
             self._plant(float(s), side * (lay.facade + rng.uniform(2, 16)), rng.uniform(5, 11))
         kind = sprites.fence(rng) if rng.random() < 0.6 else sprites.wall(rng)
@@ -436,10 +499,17 @@ class _Builder:
         fronts = []
         for _ in range(5):
             width, height = rng.uniform(7, 13), rng.uniform(3.2, 6.2)
-            fronts.append((width, height, sprites.pyramid(sprites.facade(rng, width, height, False))))
+            fronts.append(
+                (width, height, sprites.pyramid(sprites.facade(rng, width, height, False)))
+            )
         flank = sprites.pyramid(sprites.wall(rng))
         barrier = int(rng.integers(4))
-        skin = (sprites.fence(rng), sprites.hedge(rng, lay.season), sprites.wall(rng), sprites.fence(rng))[barrier]
+        skin = (
+            sprites.fence(rng),
+            sprites.hedge(rng, lay.season),
+            sprites.wall(rng),
+            sprites.fence(rng),
+        )[barrier]
         border, label = sprites.pyramid(skin), (FENCE, TREE, BUILDING, FENCE)[barrier]
         border_height = float(rng.uniform(0.8, 1.8))
         edge = lay.half + lay.sidewalk + 2.1
@@ -451,10 +521,21 @@ class _Builder:
                 continue
             front = lay.facade + rng.uniform(0, 3)
             self._box(s, s + width, side, front, 8, height, pictures, flank)
-            tiles = meshes._tint(rng, ((120, 62, 48), (84, 76, 74), (70, 62, 60), (150, 80, 60))[int(rng.integers(4))])
-            roof = meshes.gable_roof(width, 8, height, height + rng.uniform(1.8, 3.4), tiles, lay.sun)
+            tiles = meshes.tinted(
+                rng,
+                ((120, 62, 48), (84, 76, 74), (70, 62, 60), (150, 80, 60))[int(rng.integers(4))],
+            )
+            roof = meshes.gable_roof(
+                width, 8, height, height + rng.uniform(1.8, 3.4), tiles, lay.sun
+            )
             if side < 0:
-                roof = [Polygon(np.ascontiguousarray((p.points * np.float32([1, -1, 1]))[::-1]), p.color) for p in roof]
+                roof = [
+                    Polygon(
+                        np.ascontiguousarray((p.points * np.array([1, -1, 1], np.float32))[::-1]),
+                        p.color,
+                    )
+                    for p in roof
+                ]
             self.static.append(Solid(s, side * front, roof, BUILDING, (0, 0)))
             if rng.random() < 0.75:
                 self._along(side * edge, s + 3, s + width + 2, border_height, border, label)
@@ -486,7 +567,9 @@ class _Builder:
             size = rng.uniform(4, 12) if rng.random() < 0.55 else rng.uniform(0.6, 2.4)
             if lay.kind == 'highway' and side == (1 if lay.keeps_right else -1):
                 far += 2 * lay.half + 4
-            self._plant(float(s), side * min(inner + far + 0.3 * size, HALF_WIDTH + 8), float(size))
+            self._plant(
+                float(s), side * min(inner + far + 0.3 * size, HALF_WIDTH + 8), float(size)
+            )
 
     def _street_furniture(self, side: int) -> None:
         rng, lay = self.rng, self.layout
@@ -518,7 +601,9 @@ class _Builder:
                 self.static.append(Billboard(s, d + side * 2.0, low, 3.4, 1.7, picture, SIGN))
 
     def _pole(self, s: float, d: float, height: float, width: float) -> None:
-        shade = np.linspace(1.25, 0.55, 8)[None, :, None] * np.asarray(meshes._tint(self.rng, (104, 106, 108)))
+        shade = np.linspace(1.25, 0.55, 8)[None, :, None] * np.asarray(
+            meshes.tinted(self.rng, (104, 106, 108))
+        )
         rgb = np.broadcast_to(np.clip(shade, 0, 255), (32, 8, 3))
         picture = np.asarray(np.dstack([rgb, np.full((32, 8), 255)]), np.uint8)
         self.static.append(Billboard(s, d, 0, width, height, [picture], POLE))
@@ -526,7 +611,9 @@ class _Builder:
     def _lamp(self, s: float, d: float, height: float, toward: int) -> None:
         self._pole(s, d, height, 0.17)
         arm = np.full((8, 32, 4), (96, 98, 100, 255), np.uint8)
-        self.static.append(Billboard(s - 0.05, d + toward * 0.9, height - 0.15, 1.9, 0.16, [arm], POLE))
+        self.static.append(
+            Billboard(s - 0.05, d + toward * 0.9, height - 0.15, 1.9, 0.16, [arm], POLE)
+        )
 
     def _barriers(self) -> None:
         rng, lay = self.rng, self.layout
@@ -538,7 +625,14 @@ class _Builder:
         if rng.random() < 0.4:
             start = rng.uniform(0, 150)
             noise_wall = sprites.pyramid(sprites.wall(rng))
-            self._along(-other * (lay.half + 3), start, start + rng.uniform(60, 180), rng.uniform(2, 4), noise_wall, BUILDING)
+            self._along(
+                -other * (lay.half + 3),
+                start,
+                start + rng.uniform(60, 180),
+                rng.uniform(2, 4),
+                noise_wall,
+                BUILDING,
+            )
 
     def _bridge(self, s0: float, length: float) -> None:
         rng, lay = self.rng, self.layout
@@ -547,23 +641,64 @@ class _Builder:
         clear, deck = rng.uniform(4.8, 6), rng.uniform(1.0, 2.2)
         right, left = -(lay.half + lay.sidewalk + 1.2), lay.half + lay.sidewalk + 1.2
         if lay.kind == 'highway':
-            right, left = (right, left + 2 * lay.half + 4) if lay.keeps_right else (right - 2 * lay.half - 4, left)
+            right, left = (
+                (right, left + 2 * lay.half + 4)
+                if lay.keeps_right
+                else (right - 2 * lay.half - 4, left)
+            )
         for item in list(self.static):
-            if s0 - 6 < item.s < s1 + 2 if not isinstance(item, Panel) else s0 < item.s1 and item.s0 < s1:
+            if (
+                s0 - 6 < item.s < s1 + 2
+                if not isinstance(item, Panel)
+                else s0 < item.s1 and item.s0 < s1
+            ):
                 tall = item.z1 if isinstance(item, Panel) else getattr(item, 'height', 9.0)
                 if tall > 2.6 or isinstance(item, Solid):
                     self.static.remove(item)
-        self.static.append(Panel(s0, left + 14, s0, right - 14, clear, clear + deck, skin, BUILDING, self._sun_gain(-1, 0)))
+        self.static.append(
+            Panel(
+                s0,
+                left + 14,
+                s0,
+                right - 14,
+                clear,
+                clear + deck,
+                skin,
+                BUILDING,
+                self._sun_gain(-1, 0),
+            )
+        )
         for s in np.arange(s0, s1 - 0.1, 4.0):
             end = min(float(s) + 4.0, s1)
             for d in (left, right):
-                self.static.append(Panel(float(s), d, end, d, 0, clear + 0.1, skin, BUILDING, 0.42))
-            slab = np.array([[0, right, clear], [0, left, clear], [end - s, left, clear], [end - s, right, clear]])
+                self.static.append(
+                    Panel(float(s), d, end, d, 0, clear + 0.1, skin, BUILDING, 0.42)
+                )
+            slab = np.array(
+                [
+                    [0, right, clear],
+                    [0, left, clear],
+                    [end - s, left, clear],
+                    [end - s, right, clear],
+                ]
+            )
             ceiling = [Polygon(np.ascontiguousarray(slab, np.float32), (44, 43, 42)),
                        Polygon(np.ascontiguousarray(slab[::-1], np.float32), (44, 43, 42))]  # fmt: skip
             self.static.append(Solid(float(s), 0, ceiling, BUILDING, (0, 0)))
         for d in (left, right):
-            self.static.append(Panel(s0, d, s0, d + np.sign(d) * 14, 0, clear + 0.1, skin, BUILDING, self._sun_gain(-1, 0)))
+            self.static.append(
+                Panel(
+                    s0,
+                    d,
+                    s0,
+                    d + np.sign(d) * 14,
+                    0,
+                    clear + 0.1,
+                    skin,
+                    BUILDING,
+                    self._sun_gain(-1, 0),
+                )
+            )
         self._cast(s0, s1, left + 14, right - 14, clear)
         self.tunnels.append((s0, s1))
 
@@ -578,11 +713,21 @@ class _Builder:
                 for s in np.arange(rng.uniform(0, 6), LENGTH - 6, 6.3):
                     if rng.random() < 0.7 and not self._at_junction(s - 4, s + 4, side):
                         self._vehicle(float(s), side * (lay.half - 1.15), 0.0, side != direction)
-        lanes: List[Tuple[float, float]] = []
+        lanes: list[tuple[float, float]] = []
         if lay.kind == 'highway':
             for lane in range(lay.lanes):
-                lanes.append(((lane - (lay.lanes - 1) / 2) * lay.lane_width, lay.speed * rng.uniform(0.85, 1.25)))
-                lanes.append((-direction * (lay.half + 4.2 + (lane + 0.5) * lay.lane_width), -lay.speed * rng.uniform(0.9, 1.2)))
+                lanes.append(
+                    (
+                        (lane - (lay.lanes - 1) / 2) * lay.lane_width,
+                        lay.speed * rng.uniform(0.85, 1.25),
+                    )
+                )
+                lanes.append(
+                    (
+                        -direction * (lay.half + 4.2 + (lane + 0.5) * lay.lane_width),
+                        -lay.speed * rng.uniform(0.9, 1.2),
+                    )
+                )
         else:
             for lane in range(lay.lanes):
                 offset = (lane + 0.5) * lay.lane_width
@@ -598,7 +743,9 @@ class _Builder:
                 if own and (s > LENGTH - 25):
                     continue
                 gap = float(s)
-                self._vehicle(float(s), d + rng.normal(0, 0.1), lay.speed if own else speed, speed < 0)
+                self._vehicle(
+                    float(s), d + rng.normal(0, 0.1), lay.speed if own else speed, speed < 0
+                )
         if lay.kind != 'highway':
             self._people(direction)
 
@@ -608,7 +755,10 @@ class _Builder:
         kind = str(self.rng.choice(kinds, p=chance))
         if s > LENGTH - 12 and kind in ('truck', 'bus'):
             kind = 'suv'
-        polygons = meshes.vehicle(self.rng, kind, self.layout.sun, reverse)
+        model = (kind, reverse, int(self.rng.integers(3)))
+        if model not in self.fleet:
+            self.fleet[model] = meshes.vehicle(self.rng, kind, self.layout.sun, reverse)
+        polygons = self.fleet[model]
         size = np.ptp(np.concatenate([p.points for p in polygons]), axis=0)
         solid = Solid(s, d, polygons, CAR, (float(size[0]), float(size[1])))
         if speed:
@@ -618,11 +768,20 @@ class _Builder:
 
     def _people(self, direction: int) -> None:
         rng, lay = self.rng, self.layout
-        crowd = {'city': rng.uniform(10, 70), 'suburb': rng.uniform(3, 20), 'rural': rng.uniform(0, 5)}[lay.kind]
+        crowd = {
+            'city': rng.uniform(20, 130),
+            'suburb': rng.uniform(6, 40),
+            'rural': rng.uniform(0, 8),
+        }[lay.kind]
         cast = []
         for _ in range(7):
             seed = int(rng.integers(1 << 31))
-            cast.append([sprites.pyramid(sprites.person(np.random.default_rng(seed), phase)) for phase in np.arange(6) / 6])
+            cast.append(
+                [
+                    sprites.pyramid(sprites.person(np.random.default_rng(seed), phase))
+                    for phase in np.arange(6) / 6
+                ]
+            )
         for _ in range(int(crowd)):
             side = int(rng.choice([-1, 1]))
             reach = lay.sidewalk - 0.3 if lay.sidewalk else 1.2
@@ -633,10 +792,14 @@ class _Builder:
                     continue
             steps = cast[int(rng.integers(len(cast)))]
             height = rng.uniform(1.5, 1.9) if rng.random() < 0.85 else rng.uniform(1.0, 1.4)
-            walker = Billboard(float(rng.uniform(0, LENGTH)), d, 0, height / 2, height, steps[0], PEDESTRIAN)
-            speed = 0.0 if rng.random() < 0.25 else float(rng.choice([-1, 1]) * rng.uniform(0.7, 1.6))
+            walker = Billboard(
+                float(rng.uniform(0, LENGTH)), d, 0, height / 2, height, steps[0], PEDESTRIAN
+            )
+            speed = (
+                0.0 if rng.random() < 0.25 else float(rng.choice([-1, 1]) * rng.uniform(0.7, 1.6))
+            )
             self.movers.append(Mover(walker, speed, steps if speed else ()))
-        for _ in range(int(rng.integers(1, 14 if lay.kind == 'city' else 6))):
+        for _ in range(int(rng.integers(2, 30 if lay.kind == 'city' else 10))):
             behind = bool(rng.random() < 0.75)
             picture = sprites.pyramid(sprites.cyclist(rng, behind))
             side = int(rng.choice([-1, 1]))
@@ -646,7 +809,13 @@ class _Builder:
             if not behind:
                 d = side * (lay.half + 0.4)
             self.movers.append(
-                Mover(Billboard(float(rng.uniform(0, LENGTH)), d, 0, width, 1.78, picture, BICYCLIST), speed, ())
+                Mover(
+                    Billboard(
+                        float(rng.uniform(0, LENGTH)), d, 0, width, 1.78, picture, BICYCLIST
+                    ),
+                    speed,
+                    (),
+                )
             )
 
     # ---- colours ----------------------------------------------------------------------------------
@@ -671,7 +840,9 @@ class _Builder:
         stain = np.array([0.035, 0.04, 0.07, 0.07, 0.05, 0.06, 0.13, 0.13, 0.05], np.float32)
         worn = (broad + 0.8 * fine) > rng.uniform(0.9, 2.6)
         visible = self.material.copy()
-        visible[worn & ((visible == Material.WHITE) | (visible == Material.YELLOW))] = Material.ASPHALT
+        visible[worn & ((visible == Material.WHITE) | (visible == Material.YELLOW))] = (
+            Material.ASPHALT
+        )
         gain = 1 + grain[visible] * fine + stain[visible] * broad
         self._joints(visible, gain)
         self._tyre_tracks(gain)
@@ -701,8 +872,13 @@ class _Builder:
         stones[:, ::3] = True
         gain[stones & (visible == Material.COBBLES)] *= 0.75
         for _ in range(int(self.rng.integers(0, 30))):
-            s, d = self.rng.uniform(0, LENGTH - 20), self.rng.uniform(-self.layout.half, self.layout.half)
-            steps = np.cumsum(self.rng.normal(0, 4, (24, 2)) + [self.rng.uniform(2, 10), 0], axis=0)
+            s, d = (
+                self.rng.uniform(0, LENGTH - 20),
+                self.rng.uniform(-self.layout.half, self.layout.half),
+            )
+            steps = np.cumsum(
+                self.rng.normal(0, 4, (24, 2)) + [self.rng.uniform(2, 10), 0], axis=0
+            )
             path = (np.array([s, d + HALF_WIDTH]) / TEXEL + steps)[:, ::-1].astype(np.int32)
             cv2.polylines(gain, [path], False, 0.62, 1)
 
@@ -717,7 +893,9 @@ class _Builder:
     def _shadow(self) -> npt.NDArray[np.float32]:
         depth = float(np.clip(np.sin(np.pi * min(1.0, self.layout.mood)) * 1.2, 0.05, 0.62))
         soft = cv2.GaussianBlur(self.shade, (0, 0), 1.0)
-        lit = np.asarray(cv2.resize(soft, (self.columns, self.rows), interpolation=cv2.INTER_LINEAR), np.float32)
+        lit = np.asarray(
+            cv2.resize(soft, (self.columns, self.rows), interpolation=cv2.INTER_LINEAR), np.float32
+        )
         sunlit = 1 - depth + depth * lit / 255
         d = (np.arange(self.columns) + 0.5) * TEXEL - HALF_WIDTH
         reach = self.layout.half + self.layout.sidewalk + 1.2
