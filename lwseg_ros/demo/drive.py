@@ -600,8 +600,8 @@ class _Grade:
         warm = float(rng.normal(0, 0.05) + 0.06 * dusk)
         return cls(
             blur=float(rng.uniform(0.35, 0.85) * width / 960),
-            exposure=float(rng.uniform(0.82, 1.2) * (1 - 0.45 * dusk * rng.random())),
-            gamma=float(rng.uniform(0.7, 1.1)),
+            exposure=float(rng.uniform(0.8, 1.08) * (1 - 0.45 * dusk * rng.random())),
+            gamma=float(rng.uniform(0.78, 1.12)),
             balance=np.array([1 + warm, 1.0, 1 - warm]),
             wobble=(float(rng.uniform(0, 0.14)), float(rng.uniform(0, 6))),
             noise=np.asarray(np.round(grain * strength), np.int16),

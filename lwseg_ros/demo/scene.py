@@ -855,7 +855,7 @@ class _Builder:
         if urban:
             skyline = np.repeat(skyline[::24], 24)[:1024]
         far: Color = (118, 116, 116) if urban else (66, 84, 60)
-        scale = rng.uniform(0.004, 0.03)
+        scale = rng.uniform(0.004, 0.03 if urban else 0.014)
         return Scene(
             lay, self.material, ground, sprites.sky(rng, lay.mood), np.asarray(scale * (1.2 + skyline), np.float32),
             BUILDING if urban else TREE, far, self.static, self.movers, self.tunnels,
