@@ -3,7 +3,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= demo_output
+OUT := demo_output
 
 ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR) has a space in its path, which make cannot handle: move the checkout elsewhere)
@@ -28,6 +28,7 @@ TEST_EXTRAS := $(DEMO_EXTRAS),onnxruntime,train,test,dev
 # An environment is good for one folder and one ROS distribution.
 IDENTITY := $(CURDIR) $(ROS_DISTRO)
 
+.NOTPARALLEL:
 .PHONY: help demo test check environment hooks clean FORCE
 
 help:
