@@ -142,13 +142,15 @@ class ModelSource:
     """A model ready for a backend: what it says of itself and its forms.
 
     `onnx` is the path or the bytes of a graph with the inputs and outputs of `graph.py`,
-    `safetensors` the path of the weights; at least one is there.
+    `safetensors` the path of the weights; at least one is there. A model of `fixed_size` runs at
+    `info.input_size` only.
     """
 
     path: Path
     info: ModelInfo
     onnx: Path | bytes | None = None
     safetensors: Path | None = None
+    fixed_size: bool = False
 
 
 def find_model(
@@ -172,8 +174,8 @@ def find_model(
     if description is not None and kind == 'onnx':
         from lwseg_ros.inference.external_onnx import wrap_external
 
-        info, graph = wrap_external(path, Path(description))
-        return ModelSource(path, info, onnx=graph)
+        info, graph, fixed_size = wrap_external(path, Path(description))
+        return ModelSource(path, info, onnx=graph, fixed_size=fixed_size)
     info = read_model_info(path)
     if kind == 'onnx':
         return ModelSource(path, info, onnx=path)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lwseg_ros.errors import FrameError, InferenceError, LwsegError
+from lwseg_ros.errors import FrameError, InferenceError, LwsegError, ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions
 from lwseg_ros.inference.model_file import ModelInfo, ModelSource, find_model
@@ -98,6 +98,12 @@ class Segmenter:
         size = source.info.input_size
         if input_size is not None and not follows_source:
             size = parse_size(input_size)
+        if source.fixed_size and (follows_source or size != source.info.input_size):
+            height, width = source.info.input_size
+            raise ModelError(
+                f'{source.path} runs at {width}x{height} only, not at {input_size}: export it '
+                'with symbolic sizes or leave the input size to it'
+            )
         options = BackendOptions(size, device, precision, threads)
         return cls(
             source, backend, options, space.drivable_vector(drivable_classes), follows_source

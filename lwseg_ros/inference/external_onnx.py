@@ -1,0 +1,444 @@
+"""Somebody else's ONNX network, described by a few lines of YAML, in the shape of our own graph.
+
+    label_space: cityscapes            # a shipped name, a .yaml path, or name and classes inline
+    input:
+      size: [360, 640]                 # height, width; needed only where the file leaves it open
+      color: rgb                       # or bgr
+      layout: nchw                     # or nhwc
+      scale: 1/255                     # the network sees (pixel * scale - mean) / std
+      mean: [0, 0, 0]
+      std: [1, 1, 1]
+    output:
+      name: logits                     # needed only where there are several
+      kind: logits                     # or probabilities, or labels
+      layout: nchw                     # or nhwc
+
+Every line but `label_space` may be left out; above are the defaults. A network of two classes may
+have one output plane, that of class 1. What is computed from the output equals `graph.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lwseg_ros.errors import DataError, ModelError
+from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.label_space import LabelSpace
+
+try:
+    import onnx
+    from onnx import (
+        TensorProto,
+        compose,
+        external_data_helper,
+        helper,
+        numpy_helper,
+        shape_inference,
+        version_converter,
+    )
+except ModuleNotFoundError as error:
+    raise ModelError(
+        'a model that was not made by lwseg needs the onnx package: pip install onnx'
+    ) from error
+
+_OLDEST_OPSET = 13
+_IR_VERSION = 8
+_KEYS = {
+    '': ('name', 'label_space', 'input', 'output'),
+    'input': ('size', 'color', 'layout', 'scale', 'mean', 'std'),
+    'output': ('name', 'kind', 'layout'),
+}
+_CHOICES = {
+    'color': ('rgb', 'bgr'),
+    'layout': ('nchw', 'nhwc'),
+    'kind': ('logits', 'probabilities', 'labels'),
+}
+
+# As in graph.py.
+_EXCLUDED = -1e4
+_BROKEN = -1e4
+_LARGEST_LOGIT_SUM = 1e30
+_LEAST_PROBABILITY = 1e-30
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the YAML file says; see the module's docstring."""
+
+    name: str
+    label_space: LabelSpace
+    size: tuple[int, int] | None
+    color: str
+    input_layout: str
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    output: str | None
+    kind: str
+    output_layout: str
+
+    @classmethod
+    def load(cls, path: Path) -> Description:
+        """Read the YAML file; ModelError names the line that is wrong."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        except OSError as error:
+            raise ModelError(f'description {path} cannot be read: {error.strerror}') from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = ' '.join(str(error).split())
+            raise ModelError(f'description {path} is not YAML: {reason}') from None
+        try:
+            return cls._from_content(content, path)
+        except (ValueError, TypeError, ZeroDivisionError, DataError) as error:
+            raise ModelError(f'description {path}: {error}') from None
+
+    @classmethod
+    def _from_content(cls, content: Any, path: Path) -> Description:
+        top = _section({'': content}, '')
+        given, produced = _section(top, 'input'), _section(top, 'output')
+        if 'label_space' not in top:
+            raise ValueError('label_space is missing: name or list the classes of the output')
+        space = top['label_space']
+        if isinstance(space, str) and space.endswith(('.yaml', '.yml')):
+            space = path.parent / space
+        return cls(
+            name=str(top.get('name', path.stem)),
+            label_space=LabelSpace.from_dict(space, 'label_space')
+            if isinstance(space, Mapping)
+            else LabelSpace.load(space),
+            size=_size(given['size']) if 'size' in given else None,
+            color=_choice(given, 'color'),
+            input_layout=_choice(given, 'layout'),
+            scale=float(Fraction(str(given.get('scale', '1/255')))),
+            mean=_three(given, 'mean', 0.0),
+            std=_three(given, 'std', 1.0),
+            output=str(produced['name']) if 'name' in produced else None,
+            kind=_choice(produced, 'kind'),
+            output_layout=_choice(produced, 'layout'),
+        )
+
+
+def wrap_external(path: Path, description_path: Path) -> tuple[ModelInfo, bytes, bool]:
+    """Return the metadata and the ONNX graph, in the shape of `graph.py`, of a described model.
+
+    The third value says whether the model runs at its own size only. ModelError if the file or
+    its description cannot be used, or they do not fit each other.
+    """
+    description = Description.load(description_path)
+    model = compose.add_prefix(_load(path), 'external/')
+    source = _single_input(path, model)
+    output = _chosen_output(path, model, description)
+    size, fixed = _input_size(path, source, description)
+
+    builder = _Builder(model)
+    _feed(builder, source, description)
+    builder.nodes.extend(model.graph.node)
+    if description.kind == 'labels':
+        _answer_from_labels(builder, output.name, description)
+    else:
+        logits, given = _logits(builder, path, output, description)
+        _answer_from_logits(builder, logits, upsample=not fixed or given != size)
+
+    space = description.label_space
+    extents = ['batch', *(size if fixed else ('height', 'width'))]
+    inputs = (
+        helper.make_tensor_value_info('image', TensorProto.UINT8, [*extents, 3]),
+        helper.make_tensor_value_info('drivable_classes', TensorProto.FLOAT, [space.num_classes]),
+    )
+    outputs = (
+        helper.make_tensor_value_info(name, TensorProto.UINT8, extents)
+        for name in ('labels', 'confidence', 'drivable')
+    )
+    graph = model.graph
+    for field, content in (
+        (graph.node, builder.nodes),
+        (graph.input, inputs),
+        (graph.output, outputs),
+        (graph.value_info, ()),
+    ):
+        del field[:]
+        field.extend(content)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    info = ModelInfo(
+        name=description.name,
+        network='external',
+        label_space=space,
+        input_size=size,
+        mean=description.mean,
+        std=description.std,
+        provenance={'description': description_path.name},
+    )
+    return info, model.SerializeToString(), fixed
+
+
+def _load(path: Path) -> Any:
+    """Read an ONNX file, with external data from its own folder only, at a usable opset."""
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf raises its own kinds
+        raise ModelError(f'model file {path} is damaged: {error}') from None
+    folder = path.parent.resolve()
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            location = {e.key: e.value for e in tensor.external_data}.get('location', '')
+            data = (folder / location).resolve()
+            if os.path.commonpath([folder, data]) != str(folder) or not data.is_file():
+                raise ModelError(
+                    f'{path} wants its weights from {location!r}, which is not a file in its '
+                    'own folder: put the data beside the model'
+                )
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    try:
+        if _opset(model) < _OLDEST_OPSET:
+            model = version_converter.convert_version(model, _OLDEST_OPSET)
+        return shape_inference.infer_shapes(model)
+    except Exception as error:  # the converter raises RuntimeError and its own kinds
+        raise ModelError(
+            f'{path} (ONNX opset {_opset(model)}) cannot be used: {" ".join(str(error).split())}'
+        ) from None
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Go through all weights of a graph and of the graphs inside its nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField('t'):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField('g') else [])):
+                yield from _tensors(inner)
+
+
+def _opset(model: Any) -> int:
+    return max((o.version for o in model.opset_import if o.domain in ('', 'ai.onnx')), default=0)
+
+
+def _single_input(path: Path, model: Any) -> Any:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(_shape(inputs[0])) != 4:
+        found = ', '.join(f'{_plain(v.name)} {_shape(v)}' for v in inputs)
+        raise ModelError(f'{path} must have one image input of four dimensions, but has {found}')
+    return inputs[0]
+
+
+def _chosen_output(path: Path, model: Any, description: Description) -> Any:
+    outputs = {_plain(value.name): value for value in model.graph.output}
+    if description.output is None and len(outputs) == 1:
+        return next(iter(outputs.values()))
+    if description.output not in outputs:
+        what = 'no output' if description.output is None else f'the output {description.output!r}'
+        raise ModelError(
+            f'{path} has the outputs {", ".join(outputs)}, its description names {what}: '
+            'set output.name'
+        )
+    return outputs[description.output]
+
+
+def _input_size(path: Path, source: Any, description: Description) -> tuple[tuple[int, int], bool]:
+    batch, *extents = _shape(source)
+    channels = extents.pop(0 if description.input_layout == 'nchw' else 2)
+    if channels not in (3, None) or batch not in (1, None):
+        raise ModelError(
+            f'{path} has an input {_shape(source)}; a batch of 1 and 3 channels are wanted '
+            f'(layout {description.input_layout})'
+        )
+    height, width = extents
+    if height is not None and width is not None:
+        own = (height, width)
+        if description.size not in (None, own):
+            raise ModelError(f'{path} runs at {own} (height, width) only, not {description.size}')
+        return own, True
+    if description.size is None:
+        raise ModelError(f'{path} leaves its input size open: set input.size: [height, width]')
+    return description.size, False
+
+
+class _Builder:
+    """Collects the nodes around a model; each method returns the name of its result."""
+
+    def __init__(self, model: Any) -> None:
+        self._weights = model.graph.initializer
+        self._opset = _opset(model)
+        self.nodes: list[Any] = []
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        name = f'constant_{len(self._weights)}'
+        self._weights.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def add(self, kind: str, *inputs: str, output: str = '', **attributes: Any) -> str:
+        output = output or f'{kind.lower()}_{len(self.nodes)}'
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
+        return output
+
+    def over_classes(self, kind: str, planes: str) -> str:
+        """Reduce over axis 1; ReduceMax takes its axes as an input from opset 18 on."""
+        if kind == 'ReduceMax' and self._opset < 18:
+            return self.add(kind, planes, axes=[1], keepdims=1)
+        return self.add(kind, planes, self.constant([1], np.int64), keepdims=1)
+
+    def extents(self, tensor: str, *axes: int) -> str:
+        """Return the extents of a tensor along some axes."""
+        return self.add('Gather', self.add('Shape', tensor), self.constant(axes, np.int64))
+
+    def upsample(self, planes: str) -> str:
+        """Return [N, C, h, w] at the size of the image."""
+        size = self.add('Concat', self.extents(planes, 0, 1), self.extents('image', 1, 2), axis=0)
+        return self.add('Resize', planes, '', '', size, mode='linear')
+
+    def is_drivable(self, vector: str, labels: str) -> str:
+        return self.add('Greater', self.add('Gather', vector, labels), self.constant(0.5))
+
+
+def _feed(builder: _Builder, source: Any, description: Description) -> None:
+    """Turn the image uint8 [N, h, w, 3] RGB into the network's input."""
+    add, constant = builder.add, builder.constant
+    std = np.array(description.std)
+    pixels = add('Cast', 'image', to=TensorProto.FLOAT)
+    if description.color == 'bgr':
+        pixels = add('Gather', pixels, constant([2, 1, 0], np.int64), axis=3)
+    pixels = add('Mul', pixels, constant(description.scale / std))
+    pixels = add('Sub', pixels, constant(np.array(description.mean) / std))
+    if description.input_layout == 'nchw':
+        pixels = add('Transpose', pixels, perm=[0, 3, 1, 2])
+    add('Cast', pixels, output=source.name, to=source.type.tensor_type.elem_type)
+
+
+def _logits(
+    builder: _Builder, path: Path, output: Any, description: Description
+) -> tuple[str, tuple[int | None, ...]]:
+    """Return logits [N, C, h, w], and (h, w) as far as they are known."""
+    add, constant = builder.add, builder.constant
+    space, shape = description.label_space, _shape(output)
+    if len(shape) != 4:
+        raise ModelError(
+            f'{path} has an output {_plain(output.name)} {shape}; {description.kind} have four '
+            'dimensions'
+        )
+    logits = add('Cast', output.name, to=TensorProto.FLOAT)
+    if description.output_layout == 'nhwc':
+        logits = add('Transpose', logits, perm=[0, 3, 1, 2])
+        shape = [shape[0], shape[3], shape[1], shape[2]]
+    single = shape[1] == 1 and space.num_classes == 2
+    if shape[1] not in (None, space.num_classes) and not single:
+        raise ModelError(
+            f'{path} has an output of {shape[1]} classes, but the label space {space.name} of '
+            f'its description has {space.num_classes}'
+        )
+    if description.kind == 'probabilities':
+        if single:
+            logits = add('Concat', add('Sub', constant(1), logits), logits, axis=1)
+        logits = add('Log', add('Clip', logits, constant(_LEAST_PROBABILITY), constant(1)))
+    elif single:
+        logits = add('Concat', add('Sub', logits, logits), logits, axis=1)
+    return logits, (shape[2], shape[3])
+
+
+def _answer_from_logits(builder: _Builder, logits: str, upsample: bool) -> None:
+    """Do what the last half of `ImageToLabels.forward` does."""
+    add, constant = builder.add, builder.constant
+    zero, most, excluded = constant(0), constant(255), constant(_EXCLUDED)
+    total = add('Abs', builder.over_classes('ReduceSum', logits))
+    finite = add('Less', total, constant(_LARGEST_LOGIT_SUM))
+    logits = add('Where', finite, logits, zero)
+
+    top = builder.over_classes('ReduceMax', logits)
+    others = builder.over_classes('ReduceSum', add('Exp', add('Sub', logits, top)))
+    probability = add('Where', finite, add('Reciprocal', others), constant(_BROKEN))
+    vector = add('Reshape', 'drivable_classes', constant([1, -1, 1, 1], np.int64))
+    counts = add('Greater', vector, constant(0.5))
+    best_drivable = builder.over_classes('ReduceMax', add('Where', counts, logits, excluded))
+    best_other = builder.over_classes('ReduceMax', add('Where', counts, excluded, logits))
+    margin = add('Sub', best_drivable, best_other)
+
+    if upsample:
+        logits, probability, margin = map(builder.upsample, (logits, probability, margin))
+    labels = add('ArgMax', logits, axis=1, keepdims=0)
+    plane = constant([1], np.int64)
+    probability, margin = add('Squeeze', probability, plane), add('Squeeze', margin, plane)
+
+    valid = add('Greater', probability, zero)
+    sure = add('Round', add('Mul', probability, most))
+    confidence = add('Where', valid, add('Clip', sure, constant(1), most), zero)
+    is_drivable = builder.is_drivable('drivable_classes', labels)
+    lead = add('Relu', add('Where', is_drivable, margin, add('Neg', margin)))
+    strength = add('Round', add('Mul', add('Sigmoid', lead), most))
+    strength = add('Clip', strength, constant(128), most)
+    score = add('Where', is_drivable, strength, add('Sub', most, strength))
+    drivable = add('Where', valid, score, zero)
+    for result, name in ((labels, 'labels'), (confidence, 'confidence'), (drivable, 'drivable')):
+        add('Cast', result, output=name, to=TensorProto.UINT8)
+
+
+def _answer_from_labels(builder: _Builder, labels: str, description: Description) -> None:
+    """Take ready labels at the image's size as certain."""
+    add, constant = builder.add, builder.constant
+    most = constant(255, np.uint8)
+    shape = builder.extents('image', 0, 1, 2)
+    add('Reshape', add('Cast', labels, to=TensorProto.UINT8), shape, output='labels')
+    unused = constant(np.zeros(256 - description.label_space.num_classes))
+    vector = add('Concat', 'drivable_classes', unused, axis=0)
+    is_drivable = builder.is_drivable(vector, add('Cast', 'labels', to=TensorProto.INT64))
+    add('Expand', most, shape, output='confidence')
+    add('Where', is_drivable, most, constant(0, np.uint8), output='drivable')
+
+
+def _shape(value: Any) -> list[int | None]:
+    """Return the extents of an input or output, None where they are open."""
+    extents = value.type.tensor_type.shape.dim
+    return [e.dim_value if e.HasField('dim_value') and e.dim_value > 0 else None for e in extents]
+
+
+def _plain(name: str) -> str:
+    return name.split('/', 1)[1] if name.startswith('external/') else name
+
+
+def _section(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a mapping of the YAML file whose keys are all known."""
+    content = parent.get(key) or {}
+    where = f' under {key}' if key else ''
+    if not isinstance(content, Mapping):
+        raise ValueError(f'lines of `key: value` are wanted{where}')
+    unknown = ', '.join(sorted(str(k) for k in set(content) - set(_KEYS[key])))
+    if unknown:
+        raise ValueError(f'unknown key {unknown}{where}; known are {", ".join(_KEYS[key])}')
+    return content
+
+
+def _choice(section: Mapping[str, Any], key: str) -> str:
+    value = str(section.get(key, _CHOICES[key][0]))
+    if value not in _CHOICES[key]:
+        raise ValueError(f'{key} {value!r} is not one of {", ".join(_CHOICES[key])}')
+    return value
+
+
+def _three(section: Mapping[str, Any], key: str, default: float) -> tuple[float, float, float]:
+    values = section.get(key, [default] * 3)
+    if not isinstance(values, list) or len(values) != 3:
+        raise ValueError(f'{key} is a list of three numbers, not {values!r}')
+    first, second, third = (float(value) for value in values)
+    if key == 'std' and min(first, second, third) <= 0:
+        raise ValueError(f'std {values} must be positive')
+    return first, second, third
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(extent, int) and extent > 0 for extent in value)
+    ):
+        raise ValueError(f'size is [height, width], not {value!r}')
+    return value[0], value[1]
