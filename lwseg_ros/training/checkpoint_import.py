@@ -66,13 +66,14 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Fill every weight of `network` from a checkpoint of the same network and class count."""
     state = read_state_dict(path)
-    _load(network, state, set(network.state_dict()), path)
-    unknown = sorted(set(state) - set(network.state_dict()))
-    if unknown:
+    wanted = set(network.state_dict())
+    unknown = sorted(set(state) - wanted)
+    if unknown and not wanted - set(state):
         raise ModelError(
             f'checkpoint {path} has {len(unknown)} weights that the network lacks, '
             f'{_some(unknown)}: it belongs to another network'
         )
+    _load(network, state, wanted, path)
 
 
 def load_encoder_weights(network: nn.Module, path: Path) -> None:
