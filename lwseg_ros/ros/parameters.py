@@ -1,0 +1,281 @@
+"""Every parameter of the node as one table: name, default, meaning, and what values are right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    ParameterType,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from lwseg_ros.errors import LwsegError
+
+AT_START = 'read once, at start'
+UNCONFIGURED = 'read-only while the node is configured'
+LIVE = 'live: acts on the next frame'
+
+_SIZE = re.compile(r'[1-9]\d{0,3}x[1-9]\d{0,3}')
+
+
+class NodeParameter(NamedTuple):
+    """One parameter. `choices` are texts, or `WIDTHxHEIGHT` for a size; `range` is inclusive."""
+
+    name: str
+    default: Any
+    description: str
+    changes: str
+    choices: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+
+    @property
+    def wanted(self) -> str:
+        """Return what values are right, in words."""
+        if self.choices:
+            return 'one of ' + ', '.join(self.choices)
+        kind = _TYPES[type(self.default)][1]
+        return (
+            kind if self.range is None else f'{kind} from {self.range[0]:g} to {self.range[1]:g}'
+        )
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether a value of the right type is one of the choices."""
+        return (
+            not self.choices
+            or value in self.choices
+            or ('WIDTHxHEIGHT' in self.choices and _SIZE.fullmatch(value) is not None)
+        )
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return what `ros2 param describe` shows."""
+        descriptor = ParameterDescriptor(
+            name=self.name,
+            type=_TYPES[type(self.default)][0],
+            description=self.description,
+            additional_constraints=f'{self.wanted}; {self.changes}',
+            read_only=self.changes == AT_START,
+        )
+        if self.range is not None and isinstance(self.default, float):
+            low, high = self.range
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        elif self.range is not None:
+            low, high = (int(v) for v in self.range)
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        return descriptor
+
+
+_TYPES: dict[type, tuple[int, str]] = {
+    bool: (ParameterType.PARAMETER_BOOL, 'true or false'),
+    int: (ParameterType.PARAMETER_INTEGER, 'a whole number'),
+    float: (ParameterType.PARAMETER_DOUBLE, 'a number with a decimal point'),
+    str: (ParameterType.PARAMETER_STRING, 'a text'),
+    list: (ParameterType.PARAMETER_STRING_ARRAY, 'a list of texts'),
+}
+
+PARAMETERS = (
+    NodeParameter(
+        'model.path',
+        'road',
+        'Model: the name of a shipped one, or the path of an .onnx or .safetensors file.',
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'model.backend',
+        'auto',
+        'Library that runs the model; auto takes the fastest that works here.',
+        UNCONFIGURED,
+        choices=('auto', 'openvino', 'onnxruntime', 'torch'),
+    ),
+    NodeParameter(
+        'model.device',
+        '',
+        "Device in the backend's own words (CPU, GPU, cuda:0); empty leaves it to the backend.",
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'model.precision',
+        'auto',
+        'Arithmetic of the network; auto takes what the device does best.',
+        UNCONFIGURED,
+        choices=('auto', 'fp32', 'fp16', 'bf16', 'int8'),
+    ),
+    NodeParameter(
+        'model.input_size',
+        'model',
+        "Size of the image that the network sees: the model's own, the camera's, or a given one.",
+        UNCONFIGURED,
+        choices=('model', 'source', 'WIDTHxHEIGHT'),
+    ),
+    NodeParameter(
+        'model.warmup_iterations',
+        2,
+        'Inferences run before the node is configured, so that the first frame is not slow.',
+        UNCONFIGURED,
+        range=(0, 1000),
+    ),
+    NodeParameter(
+        'label_space.path',
+        '',
+        'Label space of the published mask, a shipped name or a .yaml file, if it is not to be '
+        "the model's.",
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'label_space.publish_classes',
+        [''],
+        'Names of the classes in the mask and label_info; other pixels are 255. Empty: all.',
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'label_space.drivable_classes',
+        [''],
+        "Names of the model's classes that are drivable. Empty: those its label space marks.",
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'input.transport',
+        'raw',
+        'raw reads sensor_msgs/Image from `image`, compressed reads CompressedImage from '
+        '`image/compressed`.',
+        UNCONFIGURED,
+        choices=('raw', 'compressed'),
+    ),
+    NodeParameter(
+        'input.reliability',
+        'auto',
+        "Reliability asked of the camera's publisher; auto copies what it offers.",
+        LIVE,
+        choices=('auto', 'reliable', 'best_effort'),
+    ),
+    NodeParameter(
+        'input.max_age_ms',
+        0.0,
+        'Frames whose stamp is older than this when their turn comes are dropped; 0: no limit.',
+        LIVE,
+        range=(0.0, 1e7),
+    ),
+    NodeParameter(
+        'input.max_rate_hz',
+        0.0,
+        'Frames beyond this rate are dropped; 0: no limit.',
+        LIVE,
+        range=(0.0, 1000.0),
+    ),
+    NodeParameter(
+        'output.size',
+        'source',
+        "Size of the published images: the camera image's, the network's, or a given one.",
+        UNCONFIGURED,
+        choices=('source', 'network', 'WIDTHxHEIGHT'),
+    ),
+    NodeParameter(
+        'output.min_confidence',
+        0.0,
+        'Pixels of the mask below this confidence are 255, unlabelled.',
+        LIVE,
+        range=(0.0, 1.0),
+    ),
+    NodeParameter(
+        'output.overlay_alpha',
+        0.5,
+        'Share of the label colour in the overlay.',
+        LIVE,
+        range=(0.0, 1.0),
+    ),
+    NodeParameter(
+        'drivable.min_confidence',
+        0.5,
+        'Pixels below this confidence are never drivable.',
+        LIVE,
+        range=(0.0, 1.0),
+    ),
+    NodeParameter(
+        'autostart',
+        True,
+        'Configure and activate at start; false leaves it to a lifecycle manager.',
+        AT_START,
+    ),
+    NodeParameter(
+        'diagnostics.period_s',
+        1.0,
+        'Time between two messages on /diagnostics.',
+        AT_START,
+        range=(0.1, 60.0),
+    ),
+    NodeParameter(
+        'diagnostics.min_rate_hz',
+        0.0,
+        'Fewer processed frames a second than this are a warning; 0: any rate is fine.',
+        LIVE,
+        range=(0.0, 1000.0),
+    ),
+    NodeParameter(
+        'diagnostics.max_age_ms',
+        0.0,
+        'A result older than this when it is published is a warning; 0: any age is fine.',
+        LIVE,
+        range=(0.0, 1e7),
+    ),
+)
+
+
+def declare_parameters(node: Node, is_configured: Callable[[], bool]) -> None:
+    """Declare all parameters, with the values given at start, and check every later change.
+
+    LwsegError if a value given at start is wrong, or none of ours has the name.
+    """
+    _refuse_unknown_names(node)
+    table = {parameter.name: parameter for parameter in PARAMETERS}
+
+    def check(changes: list[Parameter]) -> SetParametersResult:
+        for change in changes:
+            parameter = table.get(change.name)
+            if parameter is None:
+                continue
+            if not parameter.accepts(change.value):
+                return _refused(f'{change.name} is {change.value!r}: wanted {parameter.wanted}')
+            if parameter.changes == UNCONFIGURED and is_configured():
+                return _refused(f'{change.name} is {UNCONFIGURED}: clean it up first')
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    for parameter in PARAMETERS:
+        try:
+            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        except (InvalidParameterTypeException, InvalidParameterValueException):
+            given = _given_at_start(node)[parameter.name].value
+            raise LwsegError(
+                f'parameter {parameter.name} is {given!r}: wanted {parameter.wanted}'
+            ) from None
+
+
+def chosen(names: list[str]) -> list[str]:
+    """Return a list parameter without empty texts: `['']` is how ROS writes an empty list."""
+    return [name for name in names if name]
+
+
+def _refused(reason: str) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=reason)
+
+
+def _given_at_start(node: Node) -> dict[str, Parameter]:
+    return getattr(node, '_parameter_overrides', {})
+
+
+def _refuse_unknown_names(node: Node) -> None:
+    """Refuse names like `model.pth`; names of other groups may be meant for other nodes."""
+    names = [parameter.name for parameter in PARAMETERS]
+    groups = {name.split('.')[0] for name in names if '.' in name}
+    for given in _given_at_start(node):
+        if given.split('.')[0] in groups and given not in names:
+            close = difflib.get_close_matches(given, names, n=1, cutoff=0)[0]
+            raise LwsegError(f'there is no parameter {given}: did you mean {close}?')
