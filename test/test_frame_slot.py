@@ -33,6 +33,16 @@ def test_close_gives_back_the_loss_and_stays_closed():
     assert not slot.close()
 
 
+def test_clear_leaves_the_slot_open():
+    slot = FrameSlot()
+    slot.put(1)
+    assert slot.clear()
+    assert not slot.clear()
+    assert not slot.is_closed
+    assert slot.put(2)
+    assert slot.take() == 2
+
+
 def test_every_frame_is_taken_or_reported_lost():
     slot = FrameSlot()
     taken = []

@@ -40,11 +40,21 @@ class FrameSlot(Generic[T]):
             frame, self._frame = self._frame, None
             return frame
 
+    def clear(self) -> bool:
+        """Empty the slot; return whether a frame was lost by that."""
+        with self._changed:
+            lost = self._frame is not None
+            self._frame = None
+            return lost
+
     def close(self) -> bool:
         """Empty the slot and end the waiting for ever; return whether a frame was lost by that."""
         with self._changed:
             self._closed = True
-            lost = self._frame is not None
-            self._frame = None
             self._changed.notify_all()
-            return lost
+        return self.clear()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed

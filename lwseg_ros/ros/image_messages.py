@@ -126,10 +126,10 @@ def _pixels(msg: Any, encoding: Encoding) -> Image:
             f'data has {data.size} bytes: step {step} x {rows} rows of {msg.encoding} '
             f'need {step * rows}'
         )
-    shape, strides = (rows, width), (step, encoding.channels)
-    if encoding.channels > 1:
-        shape, strides = (*shape, encoding.channels), (*strides, 1)
-    return np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
+    pixels = np.lib.stride_tricks.as_strided(
+        data, (rows, width, encoding.channels), (step, encoding.channels, 1), writeable=False
+    )
+    return pixels[..., 0] if encoding.channels == 1 else pixels
 
 
 def _cv_bridge_image(msg: Any) -> Image:
@@ -167,12 +167,12 @@ def _compressed_image(msg: Any) -> Image:
     # The mask lies over the pixels as they are stored, so an EXIF rotation is not applied.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        picture: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
-        bgr = None
-    if bgr is None:
+        picture = None
+    if picture is None:
         raise FrameError(f'data ({len(data)} bytes, format {msg.format!r}) cannot be decoded')
-    rgb: Image = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)
+    rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
     return rgb
 
 

@@ -1,0 +1,194 @@
+"""One camera's frames: a subscription that fits its publisher, and why none come."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from lwseg_ros.ros.frame_slot import FrameSlot
+from lwseg_ros.ros.transport import PROFILE_VARIABLES, large_image_profile
+
+TRANSPORTS = {
+    'raw': (Image, 'image', 'sensor_msgs/msg/Image'),
+    'compressed': (CompressedImage, 'image/compressed', 'sensor_msgs/msg/CompressedImage'),
+}
+RELIABILITIES = {
+    'reliable': ReliabilityPolicy.RELIABLE,
+    'best_effort': ReliabilityPolicy.BEST_EFFORT,
+}
+
+
+class Frame(NamedTuple):
+    """A camera message and the steady time, in seconds, at which it came."""
+
+    message: Any
+    received: float
+
+
+class FrameCounts:
+    """What became of the frames: received = processed + dropped + refused + those in progress."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, what: str, number: int = 1) -> None:
+        """Count `received`, `processed`, `refused`, or a reason of dropping: `dropped: REASON`."""
+        with self._lock:
+            self._counts[what] += number
+
+    def snapshot(self) -> dict[str, int]:
+        """Return received, processed, dropped, refused, then each reason of dropping."""
+        with self._lock:
+            counts = dict(self._counts)
+        reasons = {what: n for what, n in sorted(counts.items()) if what.startswith('dropped: ')}
+        totals = {what: counts.get(what, 0) for what in ('received', 'processed', 'refused')}
+        return {**totals, 'dropped': sum(reasons.values()), **reasons}
+
+
+class CameraInput:
+    """Subscribes to one camera while it is open, and keeps its newest frame in `slot`.
+
+    `camera_info` is its newest calibration, None as long as there is none.
+
+    `reliability` and `max_rate_hz` return the parameters' present values. Nothing is subscribed
+    before a publisher is seen: then the quality of service can be the publisher's own.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        transport: str,
+        reliability: Callable[[], str],
+        max_rate_hz: Callable[[], float],
+        counts: FrameCounts,
+        prefix: str = '',
+    ) -> None:
+        self._node = node
+        self._type, topic, self._type_name = TRANSPORTS[transport]
+        self.topic = node.resolve_topic_name(prefix + topic)
+        self._reliability = reliability
+        self._max_rate_hz = max_rate_hz
+        self._counts = counts
+        self._subscription: Any = None
+        self._asked: ReliabilityPolicy | None = None
+        self._next_frame = 0.0
+        self.last_frame = time.monotonic()
+        self.slot: FrameSlot[Frame] = FrameSlot()
+        self.camera_info: CameraInfo | None = None
+        self._camera_info_subscription = node.create_subscription(
+            CameraInfo,
+            prefix + 'camera_info',
+            self._receive_camera_info,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+        )
+
+    def match_publisher(self) -> None:
+        """Subscribe, or subscribe anew, as the publishers of the topic ask for. Call it often."""
+        wanted = self._wanted_reliability()
+        if wanted is None or (self._subscription is not None and wanted == self._asked):
+            return
+        if self._subscription is None:
+            self.last_frame = time.monotonic()
+        self._unsubscribe()
+        qos = QoSProfile(depth=1, reliability=wanted)
+        self._subscription = self._node.create_subscription(
+            self._type, self.topic, self._receive, qos
+        )
+        self._asked = wanted
+
+    def pause(self) -> None:
+        """Unsubscribe and drop the frame that waits; `match_publisher` goes on."""
+        self._unsubscribe()
+        self._counts.add('dropped: stopped', self.slot.clear())
+
+    def close(self) -> None:
+        """Pause for ever, and let the one who takes frames end."""
+        self.pause()
+        self._node.destroy_subscription(self._camera_info_subscription)
+        self.slot.close()
+
+    @property
+    def silent_s(self) -> float:
+        """Return the seconds since the last frame, or since frames could be expected."""
+        return time.monotonic() - self.last_frame
+
+    def silence(self) -> str:
+        """Return why no frame comes, as far as can be seen, and the remedy."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        if not publishers:
+            return f'no publisher on {self.topic}{self._other_topics()}'
+        fitting = [p for p in publishers if p.topic_type == self._type_name]
+        if not fitting:
+            return (
+                f'{self.topic} carries {publishers[0].topic_type}, not {self._type_name}: '
+                'set input.transport or remap the topic'
+            )
+        best_effort = ReliabilityPolicy.BEST_EFFORT
+        if self._asked == ReliabilityPolicy.RELIABLE and all(
+            p.qos_profile.reliability == best_effort for p in fitting
+        ):
+            return (
+                f'the publisher of {self.topic} is best effort, input.reliability is reliable: '
+                'set it to auto'
+            )
+        return (
+            f'{self.topic} has a publisher, but no frame comes: the camera sends none, or they '
+            'are larger than the shared memory of its transport; then start the camera, too, with '
+            f'{" and ".join(PROFILE_VARIABLES)} = {large_image_profile()}'
+        )
+
+    def _wanted_reliability(self) -> ReliabilityPolicy | None:
+        """Return what to ask for; None while there is no publisher: leave things as they are."""
+        offered = [
+            p.qos_profile.reliability
+            for p in self._node.get_publishers_info_by_topic(self.topic)
+            if p.topic_type == self._type_name
+        ]
+        if not offered:
+            return None
+        best_effort = ReliabilityPolicy.BEST_EFFORT
+        automatic = best_effort if best_effort in offered else ReliabilityPolicy.RELIABLE
+        return RELIABILITIES.get(self._reliability(), automatic)
+
+    def _receive(self, message: Any) -> None:
+        now = self.last_frame = time.monotonic()
+        self._counts.add('received')
+        if not self._is_due(now):
+            self._counts.add('dropped: rate limit')
+        elif not self.slot.put(Frame(message, now)):
+            self._counts.add('dropped: newer frame')
+
+    def _receive_camera_info(self, message: CameraInfo) -> None:
+        self.camera_info = message
+
+    def _is_due(self, now: float) -> bool:
+        """Tell whether a frame at this time keeps the mean rate below the limit."""
+        limit = self._max_rate_hz()
+        if limit <= 0:
+            return True
+        if now < self._next_frame:
+            return False
+        self._next_frame = max(self._next_frame, now - 0.5 / limit) + 1 / limit
+        return True
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _other_topics(self) -> str:
+        others = [
+            name
+            for name, types in self._node.get_topic_names_and_types()
+            if self._type_name in types
+            and not name.startswith(self._node.get_fully_qualified_name())
+        ]
+        return f': remap it to {" or ".join(others)}' if others else ''

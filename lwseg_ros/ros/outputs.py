@@ -1,0 +1,208 @@
+"""What the node publishes of one camera's frames, and when it is worth making."""
+
+from __future__ import annotations
+
+import array
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+
+from lwseg_ros.errors import LwsegError
+from lwseg_ros.inference.segmenter import Segmentation
+from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.overlay import colorize, overlay
+
+try:
+    from vision_msgs.msg import LabelInfo, VisionClass
+except ImportError:
+    LabelInfo = None
+
+HAS_VISION_MSGS = LabelInfo is not None
+
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+class ReusedImage:
+    """A sensor_msgs/Image that is filled again and again without allocating."""
+
+    def __init__(self, encoding: str) -> None:
+        self.message = Image(encoding=encoding)
+        self._pixels: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def fill(self, header: Any, pixels: NDArray[np.uint8]) -> Image:
+        """Return the message with this header and these pixels, uint8 `[H, W]` or `[H, W, 3]`.
+
+        Rows are tight. The message is the same object at every call.
+        """
+        if self._pixels.shape != pixels.shape:
+            # rosidl takes bytes one by one, an array.array quickly; some versions copy it, so the
+            # view is of what the message holds.
+            self.message.data = array.array('B', bytes(pixels.size))
+            self._pixels = np.frombuffer(self.message.data, np.uint8).reshape(pixels.shape)
+            self.message.height, self.message.width = pixels.shape[:2]
+            self.message.step = pixels.size // pixels.shape[0]
+        np.copyto(self._pixels, pixels)
+        self.message.header = header
+        return self.message
+
+
+class Outputs:
+    """The lifecycle publishers of one camera.
+
+    `model_space` is what the network speaks, `space` what is published, restricted to the classes
+    named in `publish_classes` (all if empty). `prefix` comes before each topic's name.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        model_space: LabelSpace,
+        space: LabelSpace,
+        publish_classes: list[str],
+        prefix: str = '~/',
+    ) -> None:
+        self._node = node
+        self._palette = space.palette
+        published = [space.class_id(name) for name in publish_classes]
+        self._classes = [c for c in space.classes if not published or c.id in published]
+        self._ids = model_space.lookup_table(space)
+        self._ids[~np.isin(self._ids, [c.id for c in self._classes])] = IGNORE_ID
+        self._announced: float | None = None
+
+        def publisher(message_type: Any, name: str, qos: QoSProfile = NEWEST) -> Any:
+            return node.create_lifecycle_publisher(message_type, prefix + name, qos)
+
+        self._mask = publisher(Image, 'mask')
+        self._confidence = publisher(Image, 'confidence')
+        self._drivable_mask = publisher(Image, 'drivable_mask')
+        self._color_mask = publisher(Image, 'color_mask')
+        self._overlay = publisher(Image, 'overlay')
+        self._camera_info = publisher(CameraInfo, 'camera_info')
+        self._timing = publisher(DiagnosticArray, 'timing')
+        self._label_info = publisher(LabelInfo, 'label_info', LATCHED) if LabelInfo else None
+        self._gray = [ReusedImage('mono8') for _ in range(3)]
+        self._rgb = [ReusedImage('rgb8') for _ in range(2)]
+
+    def destroy(self) -> None:
+        """Take the topics from the graph."""
+        for publisher in (
+            self._mask,
+            self._confidence,
+            self._drivable_mask,
+            self._color_mask,
+            self._overlay,
+            self._camera_info,
+            self._timing,
+            self._label_info,
+        ):
+            if publisher is not None:
+                self._node.destroy_lifecycle_publisher(publisher)
+
+    def announce(self, min_confidence: float) -> None:
+        """Publish `label_info`, if vision_msgs is there and the threshold is not announced yet."""
+        if self._label_info is None or self._announced == min_confidence:
+            return
+        self._announced = min_confidence
+        message = LabelInfo(
+            class_map=[VisionClass(class_id=c.id, class_name=c.name) for c in self._classes],
+            threshold=min_confidence,
+        )
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._label_info.publish(message)
+
+    def publish(
+        self,
+        header: Any,
+        image: NDArray[np.uint8],
+        segmentation: Segmentation,
+        drivable: NDArray[np.uint8],
+        camera_info: CameraInfo | None,
+        min_confidence: float,
+        alpha: float,
+    ) -> None:
+        """Publish everything about one frame that somebody listens to, all with its header.
+
+        `drivable` is the drivable mask 0/255 uint8 `[H, W]`, of the segmentation's size; `image`
+        the camera's, RGB uint8 `[H', W', 3]`.
+        """
+        self.announce(min_confidence)
+        mask = self.mask(segmentation, min_confidence)
+        self._mask.publish(self._gray[0].fill(header, mask))
+        self._confidence.publish(self._gray[1].fill(header, segmentation.confidence))
+        self._drivable_mask.publish(self._gray[2].fill(header, drivable))
+        if self._color_mask.get_subscription_count():
+            self._color_mask.publish(self._rgb[0].fill(header, colorize(mask, self._palette)))
+        if self._overlay.get_subscription_count():
+            painted = overlay(image, mask, self._palette, alpha)
+            self._overlay.publish(self._rgb[1].fill(header, painted))
+        if camera_info is not None and self._camera_info.get_subscription_count():
+            height, width = mask.shape
+            self._camera_info.publish(scaled_camera_info(camera_info, header, width, height))
+
+    def publish_timing(self, header: Any, times_ms: Mapping[str, float]) -> None:
+        """Publish the stage times of one frame, in milliseconds by name."""
+        if self._timing.get_subscription_count():
+            values = [KeyValue(key=f'{k}_ms', value=f'{v:.3f}') for k, v in times_ms.items()]
+            status = DiagnosticStatus(name=f'{self._node.get_name()}: timing', values=values)
+            self._timing.publish(DiagnosticArray(header=header, status=[status]))
+
+    def mask(self, segmentation: Segmentation, min_confidence: float) -> NDArray[np.uint8]:
+        """Return the published ids uint8 `[H, W]`: 255 where unlabelled or not confident."""
+        mask: Any = cv2.LUT(segmentation.labels, self._ids)
+        least = math.ceil(min_confidence * 255)
+        if least > 0:
+            unsure = cv2.threshold(
+                segmentation.confidence, least - 1, IGNORE_ID, cv2.THRESH_BINARY_INV
+            )[1]
+            cv2.bitwise_or(mask, unsure, dst=mask)
+        return mask
+
+
+def published_space(model_space: LabelSpace, name_or_path: str) -> LabelSpace:
+    """Return the label space to publish in, the model's own if none is named.
+
+    LwsegError if the model's classes cannot be told in it.
+    """
+    if not name_or_path:
+        return model_space
+    space = LabelSpace.load(name_or_path)
+    try:
+        model_space.lookup_table(space)
+    except LwsegError as error:
+        raise LwsegError(
+            f'label_space.path is {name_or_path!r}, but the model speaks '
+            f'{model_space.name}: {error}'
+        ) from None
+    return space
+
+
+def scaled_camera_info(info: CameraInfo, header: Any, width: int, height: int) -> CameraInfo:
+    """Return the calibration of the camera's image resized to width x height, with this header."""
+    scaled = copy.deepcopy(info)
+    scaled.header = header
+    scaled.width, scaled.height = width, height
+    x, y = width / max(info.width, 1), height / max(info.height, 1)
+    scaled.k[0:3] = scaled.k[0:3] * x
+    scaled.k[3:6] = scaled.k[3:6] * y
+    scaled.p[0:4] = scaled.p[0:4] * x
+    scaled.p[4:8] = scaled.p[4:8] * y
+    scaled.roi.x_offset, scaled.roi.width = round(info.roi.x_offset * x), round(info.roi.width * x)
+    scaled.roi.y_offset, scaled.roi.height = (
+        round(info.roi.y_offset * y),
+        round(info.roi.height * y),
+    )
+    return scaled

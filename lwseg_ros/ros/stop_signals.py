@@ -1,0 +1,60 @@
+"""End the process within a second of SIGINT or SIGTERM, whatever it is doing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+GRACE_S = 0.8
+
+
+class StopSignals:
+    """While entered, SIGINT and SIGTERM call `stop` from a thread of their own.
+
+    Python runs signal handlers in the main thread only, which may sit in a library for seconds
+    (building or running a model). A process that has not left the context after the grace period
+    is ended hard, with exit status 0: it was asked to stop.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._left = threading.Event()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._watcher = threading.Thread(target=self._watch, name='stop signals', daemon=True)
+
+    def __enter__(self) -> StopSignals:
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous = {
+            number: signal.signal(number, lambda *_: None)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._left.set()
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_fd)
+        self._writer.close()
+        self._watcher.join()
+        self._reader.close()
+
+    def _watch(self) -> None:
+        if not self._reader.recv(1):
+            return
+        self._stop()
+        if not self._left.wait(GRACE_S):
+            sys.stderr.flush()
+            os._exit(0)

@@ -1,0 +1,331 @@
+"""The real node, in its own process, driven over the real middleware as a robot would."""
+
+from __future__ import annotations
+
+import signal
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from ros_for_tests import (  # noqa: E402
+    BEST_EFFORT,
+    RELIABLE,
+    Driver,
+    NodeProcess,
+    compressed_message,
+    image_message,
+    with_header,
+)
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+
+from lwseg_ros.label_space import IGNORE_ID, LabelSpace  # noqa: E402
+
+SPACE = LabelSpace.load('camvid')
+ROAD = SPACE.class_id('road')
+NETWORK_SIZE = (96, 128)
+
+
+def _labels(size=NETWORK_SIZE, seed=0):
+    """Return a label image of 16x16 blocks, uint8 [H, W], with some road in it."""
+    height, width = size
+    blocks = np.random.default_rng(seed).integers(
+        0, SPACE.num_classes, (-(-height // 16), -(-width // 16))
+    )
+    blocks[-1] = ROAD
+    return np.kron(blocks, np.ones((16, 16))).astype(np.uint8)[:height, :width]
+
+
+def _agree(mask, labels):
+    """Tell whether both are the same inside each block; edges are the network's affair."""
+    middle = np.kron(np.ones((6, 8)), np.pad(np.ones((8, 8)), 4)).astype(bool)
+    return np.array_equal(mask[middle], labels[middle])
+
+
+def _painted(labels):
+    """Return the picture that the tiny model turns into these labels, RGB uint8 [H, W, 3]."""
+    return SPACE.palette[labels]
+
+
+def _pixels(message):
+    channels = {'mono8': (), 'rgb8': (3,)}[message.encoding]
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, *channels)
+
+
+@pytest.fixture
+def driver():
+    driver = Driver()
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def start(tiny_model, tmp_path):
+    """Return a function that starts a node process with these parameters."""
+    nodes = []
+
+    def start_node(*arguments, **parameters):
+        given = {name.replace('__', '.'): value for name, value in parameters.items()}
+        given = {'model.path': tiny_model, 'diagnostics.period_s': 0.2, **given}
+        node = NodeProcess(tmp_path / f'node{len(nodes)}.log', given, arguments)
+        nodes.append(node)
+        return node
+
+    yield start_node
+    for node in nodes:
+        node.__exit__()
+
+
+def test_images_in_masks_out(driver, start):
+    node = start()
+    masks = driver.collect(Image, 'mask')
+    confidences = driver.collect(Image, 'confidence')
+    drivable_masks = driver.collect(Image, 'drivable_mask')
+    camera = driver.camera()
+    outputs = (masks, confidences, drivable_masks)
+
+    def send(message):
+        for output in outputs:
+            output.clear()
+        camera.publish(message)
+        driver.spin_until(lambda: all(outputs), 'mask, confidence and drivable mask')
+        return message.header
+
+    # The size and the encoding change from frame to frame.
+    sizes = (NETWORK_SIZE, (97, 131), (192, 256))
+    for number, (size, encoding, padding) in enumerate(
+        zip(sizes, ('rgb8', 'bgr8', 'rgb8'), (0, 5, 3), strict=True)
+    ):
+        header = send(image_message(_painted(_labels(size)), encoding, padding, number))
+        for (message,) in outputs:
+            assert message.header == header
+            assert (message.height, message.width) == size
+            assert message.encoding == 'mono8'
+            assert message.step == message.width
+            assert len(message.data) == message.height * message.width
+    # At the network's own size the tiny model is exact inside the blocks.
+    labels = _labels(seed=1)
+    header = send(image_message(_painted(labels), number=9))
+    mask, confidence, drivable = (_pixels(output[0]) for output in outputs)
+    assert _agree(mask, labels)
+    assert np.array_equal(drivable, np.where((mask == ROAD) & (confidence >= 128), 255, 0))
+    assert drivable.any()
+
+    # A malformed frame is refused, and says so; the node goes on.
+    broken = image_message(_painted(labels))
+    broken.step = 7
+    camera.publish(broken)
+    driver.spin_until(lambda: 'frame refused: step is 7' in node.log, 'the refusal in the log')
+    assert driver.counts()['refused'] == 1
+    send(image_message(_painted(labels), number=10))
+
+    # Live parameters act on the next frame.
+    assert driver.set_parameter('output.min_confidence', 1.0) == (True, '')
+    assert driver.set_parameter('drivable.min_confidence', 1.0) == (True, '')
+    send(image_message(_painted(labels), number=11))
+    confidence = _pixels(confidences[0])
+    assert (confidence < 255).any()
+    assert np.array_equal(_pixels(masks[0]), np.where(confidence < 255, IGNORE_ID, mask))
+    assert not _pixels(drivable_masks[0])[confidence < 255].any()
+    taken, reason = driver.set_parameter('output.min_confidence', 2.0)
+    assert not taken
+    assert '1.0' in reason
+    taken, reason = driver.set_parameter('model.path', '/other.onnx')
+    assert not taken
+    assert 'while the node is configured' in reason
+
+    # Frames beyond the rate limit and too old ones are dropped, and every frame is accounted for.
+    before = driver.counts()
+    driver.set_parameter('input.max_rate_hz', 0.01)
+    masks.clear()
+    for number in range(30):
+        camera.publish(image_message(_painted(labels), number=number))
+        driver.executor.spin_once(timeout_sec=0.01)
+    counts = driver.counts()
+    assert counts['dropped: rate limit'] > 10
+    driver.set_parameter('input.max_rate_hz', 0.0)
+    driver.set_parameter('input.max_age_ms', 1000.0)  # the stamps are years old
+    camera.publish(image_message(_painted(labels)))
+    driver.spin_until(
+        lambda: driver.diagnostics.get('frames dropped: too old') == '1', 'the old frame dropped'
+    )
+    counts = driver.counts()
+    assert counts['received'] == counts['processed'] + counts['dropped'] + counts['refused']
+    assert counts['processed'] - before['processed'] == len(masks)
+
+    assert node.stop() < 1.0
+    assert node.process.returncode == 0
+    assert 'Traceback' not in node.log
+
+
+def test_lazy_outputs(driver, start):
+    start(output__size='network', output__overlay_alpha=1.0)
+    masks = driver.collect(Image, 'mask')
+    camera = driver.camera()
+    calibration = driver.node.create_publisher(CameraInfo, 'camera_info', RELIABLE)
+    driver.spin_until(calibration.get_subscription_count, 'the node on camera_info')
+    labels = _labels()
+    picture = cv2.resize(_painted(labels), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    camera.publish(image_message(picture))
+    driver.spin_until(lambda: masks, 'the mask of the network size')
+    assert _agree(_pixels(masks[0]), labels)
+    mask = _pixels(masks[0])
+
+    wanted = {'color_mask': Image, 'overlay': Image, 'camera_info': CameraInfo}
+    wanted['timing'] = DiagnosticArray
+    outputs = {name: driver.collect(kind, name) for name, kind in wanted.items()}
+    info = CameraInfo(width=256, height=192, distortion_model='plumb_bob', d=[0.1, 0, 0, 0, 0])
+    info.k = [200.0, 0, 128, 0, 210, 96, 0, 0, 1]
+    info.p = [200.0, 0, 128, -20, 0, 210, 96, 0, 0, 0, 1, 0]
+
+    def everything():
+        calibration.publish(info)
+        camera.publish(image_message(picture, number=7))
+        driver.executor.spin_once(timeout_sec=0.05)
+        return all(outputs.values())
+
+    driver.spin_until(everything, f'all of {list(outputs)}')
+    expected = with_header(Image(), 7).header
+    assert all(messages[0].header == expected for messages in outputs.values())
+    assert outputs['color_mask'][0].encoding == outputs['overlay'][0].encoding == 'rgb8'
+    assert np.array_equal(_pixels(outputs['color_mask'][0]), _painted(mask))
+    assert np.array_equal(_pixels(outputs['overlay'][0])[::2, ::2], _painted(mask))
+    scaled = outputs['camera_info'][0]
+    assert (scaled.width, scaled.height) == (128, 96)
+    assert scaled.k.tolist() == [100, 0, 64, 0, 105, 48, 0, 0, 1]
+    assert scaled.p.tolist() == [100, 0, 64, -10, 0, 105, 48, 0, 0, 0, 1, 0]
+    assert scaled.d == info.d
+    times = {value.key: float(value.value) for value in outputs['timing'][0].status[0].values}
+    assert list(times) == ['wait_ms', 'decode_ms', 'infer_ms', 'publish_ms', 'age_ms']
+    assert all(ms >= 0 for ms in times.values())
+
+
+@pytest.mark.parametrize('first', [RELIABLE, BEST_EFFORT])
+def test_late_publisher_of_either_reliability_and_its_restart(driver, start, first):
+    start()
+    masks = driver.collect(Image, 'mask')
+    driver.spin_until(lambda: driver.diagnostics.get('level') == '2', 'an error about silence')
+    assert driver.diagnostics['message'] == 'no frames: no publisher on /image'
+    second = BEST_EFFORT if first is RELIABLE else RELIABLE
+    for qos in (first, second):
+        masks.clear()
+        camera = driver.camera(qos=qos)
+
+        def answered(camera=camera):
+            camera.publish(image_message(_painted(_labels())))
+            driver.executor.spin_once(timeout_sec=0.1)
+            return masks
+
+        driver.spin_until(answered, 'a mask')
+        driver.spin_until(lambda: driver.diagnostics['level'] == '0', 'all well again')
+        driver.node.destroy_publisher(camera)
+        driver.spin_until(lambda: driver.node.count_publishers('/image') == 0, 'camera gone')
+
+
+def test_silence_is_explained(driver, start):
+    start('-r', 'image:=/front/image', input__reliability='reliable')
+    other = driver.node.create_publisher(Image, '/rear/image', BEST_EFFORT)
+    driver.spin_until(
+        lambda: (
+            driver.diagnostics.get('message') == 'no frames: no publisher on /front/image: '
+            'remap it to /rear/image'
+        ),
+        'the topic that exists',
+    )
+    driver.node.destroy_publisher(other)
+    wrong_type = driver.node.create_publisher(CompressedImage, '/front/image', RELIABLE)
+    driver.spin_until(
+        lambda: 'carries sensor_msgs/msg/CompressedImage' in driver.diagnostics['message'],
+        'the wrong type',
+    )
+    driver.node.destroy_publisher(wrong_type)
+    driver.node.create_publisher(Image, '/front/image', BEST_EFFORT)
+    driver.spin_until(
+        lambda: 'set it to auto' in driver.diagnostics['message'], 'the wrong reliability'
+    )
+    assert driver.set_parameter('input.reliability', 'auto') == (True, '')
+    driver.spin_until(
+        lambda: 'fastdds' in driver.diagnostics['message'], 'the silent camera, with the remedy'
+    )
+
+
+def test_compressed_input_and_enable(driver, start):
+    node = start(input__transport='compressed')
+    masks = driver.collect(Image, 'mask')
+    camera = driver.camera(CompressedImage, 'image/compressed')
+    labels = _labels()
+    for extension in ('.png', '.jpg'):
+        masks.clear()
+        message = compressed_message(_painted(labels), extension)
+        camera.publish(message)
+        driver.spin_until(lambda: masks, f'the mask of a {extension}')
+        assert masks[0].header == message.header
+        assert _agree(_pixels(masks[0]), labels)
+    del message.data[200:]
+    camera.publish(message)
+    driver.spin_until(lambda: 'frame refused: data' in node.log, 'the refusal of a cut-off JPEG')
+
+    assert driver.call(SetBool, 'enable', SetBool.Request(data=False)).success
+    driver.spin_until(lambda: camera.get_subscription_count() == 0, 'no subscription')
+    assert driver.call(SetBool, 'enable', SetBool.Request(data=True)).success
+    driver.spin_until(camera.get_subscription_count, 'the subscription again')
+    masks.clear()
+    camera.publish(compressed_message(_painted(labels), '.png'))
+    driver.spin_until(lambda: masks, 'a mask after enabling')
+
+
+def test_lifecycle_by_its_services(driver, start, tiny_model):
+    node = start(autostart=False, model__path='/no/such/model.onnx')
+    assert driver.state == 'unconfigured'
+    assert not driver.transition(Transition.TRANSITION_CONFIGURE)
+    assert driver.state == 'unconfigured'
+    assert "there is no model '/no/such/model.onnx'" in node.log
+    assert driver.set_parameter('model.path', str(tiny_model)) == (True, '')
+    for _ in range(2):
+        assert driver.transition(Transition.TRANSITION_CONFIGURE)
+        assert driver.state == 'inactive'
+        assert driver.transition(Transition.TRANSITION_ACTIVATE)
+        # A transition that is not possible now is answered, and does not end the node.
+        assert not driver.transition(Transition.TRANSITION_ACTIVATE)
+        assert driver.state == 'active'
+        masks = driver.collect(Image, 'mask')
+        camera = driver.camera()
+        camera.publish(image_message(_painted(_labels())))
+        driver.spin_until(lambda masks=masks: masks, 'a mask')
+        assert driver.transition(Transition.TRANSITION_DEACTIVATE)
+        assert driver.state == 'inactive'
+        driver.spin_until(
+            lambda camera=camera: camera.get_subscription_count() == 0, 'no subscription'
+        )
+        assert driver.transition(Transition.TRANSITION_CLEANUP)
+        assert driver.state == 'unconfigured'
+        assert driver.node.count_publishers('/segmentation/mask') == 0
+    assert driver.transition(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert driver.state == 'finalized'
+    assert node.stop(signal.SIGTERM) < 1.0
+    assert node.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'sentence'),
+    [
+        ({'model__path': '/no/such/model.onnx'}, "there is no model '/no/such/model.onnx'"),
+        ({'model__path': __file__}, 'is not a model'),
+        ({'label_space__path': 'voc'}, "label_space.path is 'voc'"),
+        ({'label_space__drivable_classes': '[lava]'}, "no class 'lava'"),
+        ({'output__min_confidence': 7.0}, 'parameter output.min_confidence is 7.0: wanted'),
+        ({'output__colour': 1}, 'there is no parameter output.colour'),
+    ],
+)
+def test_a_node_that_cannot_start_says_why_in_one_sentence_and_fails(start, parameters, sentence):
+    node = start(**parameters)
+    assert node.wait() == 1
+    lines = [line for line in node.log.splitlines() if '[ERROR]' in line or '[FATAL]' in line]
+    assert len(lines) == 1
+    assert sentence in lines[0]
+    assert 'Traceback' not in node.log
