@@ -1,4 +1,4 @@
-"""Bags are read as they were recorded, and a wrong or broken one is said to be so in a sentence."""
+"""Bags are read as they were recorded, and a wrong or broken one is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -149,10 +149,16 @@ def test_a_truncated_bag_is_one_sentence(bag: Path, keep: int) -> None:
     file = next(f for f in sorted(bag.iterdir()) if f.suffix != '.yaml') if bag.is_dir() else bag
     whole = file.read_bytes()
     file.write_bytes(whole[:keep])
-    with pytest.raises(DataError) as caught, open_bag(bag) as images:
-        assert len(list(images)) < 5
-        raise DataError('the images that are left were read')
-    assert '\n' not in str(caught.value)
+    read = []
+    sentence = ''
+    try:
+        with open_bag(bag) as images:
+            read = list(images)
+    except DataError as error:
+        sentence = str(error)
+    assert len(read) < 5
+    assert sentence or read
+    assert '\n' not in sentence
 
 
 @pytest.mark.parametrize('name', ['absent.bag', 'absent', 'notes.txt', 'empty_folder'])

@@ -30,11 +30,11 @@ class BagTopic(NamedTuple):
 
     name: str
     type: str
-    count: int
+    messages: int
 
     def __str__(self) -> str:
         """Return a short description, as error messages list it."""
-        return f'{self.name} ({self.type.replace("/msg/", "/")}, {self.count} messages)'
+        return f'{self.name} ({self.type.replace("/msg/", "/")}, {self.messages} messages)'
 
 
 class BagMessage(NamedTuple):
@@ -85,7 +85,7 @@ class BagImages:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return self.topic.count
+        return self.topic.messages
 
     def __iter__(self) -> Iterator[BagMessage]:
         """Read the images; DataError where the file is damaged."""
@@ -96,7 +96,7 @@ class BagImages:
         """The calibration that belongs to the images by the rules of image_transport, or None."""
         camera = self.topic.name.removesuffix('/compressed').rpartition('/')[0]
         info = self.topics.get(f'{camera}/camera_info')
-        return info if info is not None and info.type == CAMERA_INFO and info.count else None
+        return info if info is not None and info.type == CAMERA_INFO and info.messages else None
 
     def camera_info(self) -> Any | None:
         """Return the first calibration message of the camera, None if the bag has none."""
@@ -121,7 +121,7 @@ class BagImages:
         # A damaged file makes the decoders below raise whatever its bytes lead them to.
         except Exception as error:
             raise DataError(
-                f'bag {self.path} is damaged after {number} of {topic.count} messages of '
+                f'bag {self.path} is damaged after {number} of {topic.messages} messages of '
                 f'{topic.name}: {_reason(error)}'
             ) from None
 
@@ -135,7 +135,7 @@ class BagImages:
             if found not in images:
                 raise DataError(f'topic {found} of bag {self.path} carries no images: {listing}')
             return found
-        images = [t for t in images if t.count] or images
+        images = [t for t in images if t.messages] or images
         if not images:
             raise DataError(f'bag {self.path} has no image topic: {listing}')
         cameras = {t.name.removesuffix('/compressed') for t in images}
@@ -146,7 +146,7 @@ class BagImages:
 
 
 def open_bag(path: str | Path, topic: str | None = None) -> BagImages:
-    """Open a ROS 1 `.bag`, a ROS 2 bag folder (sqlite3 or MCAP) or a single `.mcap` or `.db3` file.
+    """Open a ROS 1 `.bag`, a ROS 2 bag folder (sqlite3 or MCAP), or an `.mcap` or `.db3` file.
 
     `topic` may be left out if the bag has one camera; its raw images are then preferred to its
     compressed ones. DataError for a file that is no bag or is cut off, and, with a list of the
