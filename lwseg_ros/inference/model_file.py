@@ -209,6 +209,21 @@ def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
     return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
 
 
+def summarize_model(
+    name_or_path: str | os.PathLike[str], description: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Return what is known of a model without running it, JSON-able: file, SHA-256, metadata."""
+    source = find_model(name_or_path, description)
+    return {
+        'file': str(source.path),
+        'kind': _read(source.path)[0],
+        'bytes': source.path.stat().st_size,
+        'sha256': sha256(source.path),
+        'made_by_lwseg': isinstance(source.onnx, Path) or source.safetensors is not None,
+        **source.info.to_dict(),
+    }
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file under a temporary name beside it and rename it: no half file is seen."""
     path = Path(path)

@@ -1,0 +1,400 @@
+"""Segment images, folders, videos and bags into files: what `lwseg segment` does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lwseg_ros.errors import DataError, FrameError, LwsegError
+from lwseg_ros.inference.model_file import write_atomically
+from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
+from lwseg_ros.overlay import overlay
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
+BAG_SUFFIXES = ('.bag', '.db3', '.mcap')
+SUMMARY = 'segment.json'
+
+_DEFAULT_RATE = 30.0
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What is written for each image or frame, besides its labels.
+
+    `alpha` is the share of the label colours in the overlay; `frames` asks for the labels of each
+    frame of a video or bag, which otherwise gives only its overlay video; `topic` is the image
+    topic of a bag that has several.
+    """
+
+    overlay: bool = True
+    alpha: float = 0.5
+    confidence: bool = False
+    drivable: bool = False
+    frames: bool = False
+    topic: str | None = None
+
+
+def segment_files(
+    segmenter: Segmenter,
+    inputs: Sequence[Path],
+    out: Path,
+    options: FileOptions | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Segment every input into `out` and return the summary, which is also `out/segment.json`.
+
+    An image NAME gives NAME.png (class ids) and NAME_overlay.jpg, on request NAME_confidence.png
+    and NAME_drivable.png; a folder the same for each of its images, in the same sub-folders. A
+    video or bag gives NAME_overlay.mp4, on request a folder NAME of such files per frame. A file
+    appears complete or not at all, also after Ctrl-C.
+
+    DataError if an input is missing or of no known kind, before anything is written; and at the
+    end, after all others are done, if some could not be read.
+    """
+    options = options or FileOptions()
+    jobs = _plan(inputs, out, options)
+    summary: dict[str, Any] = {
+        'model': segmenter.info.name,
+        'engine': segmenter.description,
+        'label_space': segmenter.label_space.to_dict(),
+        'interrupted': True,
+        'inputs': [],
+        'failures': [],
+    }
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console or Console(stderr=True)) as progress:
+            bar = progress.add_task('segmenting', total=len(jobs))
+            for job in jobs:
+                try:
+                    summary['inputs'].append(_segment(segmenter, job, options, progress))
+                except (DataError, FrameError) as error:
+                    summary['failures'].append({'input': str(job.source), 'error': str(error)})
+                progress.advance(bar)
+        summary['interrupted'] = False
+    finally:
+        _make_folder(out)
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + '\n'
+        write_atomically(out / SUMMARY, text.encode())
+    failures = summary['failures']
+    if failures:
+        raise DataError(
+            f'{len(failures)} of {len(jobs)} inputs could not be segmented, the others are in '
+            f'{out}; the first: {failures[0]["error"]}'
+        )
+    return summary
+
+
+class _Job(NamedTuple):
+    """One input file and the path, without suffix, that its outputs start with."""
+
+    source: Path
+    kind: str
+    stem: Path
+
+
+def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]:
+    jobs: list[_Job] = []
+    for source in inputs:
+        if not source.exists():
+            raise DataError(f'there is no input {source}')
+        if source.is_dir() and not _is_bag_folder(source):
+            found = [
+                path
+                for path in sorted(source.rglob('*'))
+                if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+            ]
+            if not found:
+                raise DataError(f'folder {source} holds no images, no videos and no bag')
+            jobs += [
+                _Job(path, _kind(path), out / path.relative_to(source).with_suffix(''))
+                for path in found
+            ]
+        else:
+            name = source.resolve().name if source.is_dir() else source.stem
+            jobs.append(_Job(source, _kind(source), out / name))
+    if not jobs:
+        raise DataError('there is nothing to segment: give images, folders, videos or bags')
+    sources = {job.source.resolve() for job in jobs}
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        other = taken.setdefault(job.stem, job.source)
+        if other is not job.source:
+            raise DataError(
+                f'{other} and {job.source} would both be written to {job.stem}.*: segment them '
+                'into two folders'
+            )
+        for path in _outputs(job.stem, options).values():
+            if path.resolve() in sources:
+                raise DataError(
+                    f'{path} is an input and would be overwritten: choose another --out'
+                )
+    return jobs
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix in BAG_SUFFIXES:
+        return 'bag'
+    if suffix in VIDEO_SUFFIXES:
+        return 'video'
+    if suffix in IMAGE_SUFFIXES:
+        return 'image'
+    raise DataError(
+        f'{path} is neither an image ({", ".join(IMAGE_SUFFIXES)}) nor a video '
+        f'({", ".join(VIDEO_SUFFIXES)}) nor a bag ({", ".join(BAG_SUFFIXES)})'
+    )
+
+
+def _is_bag_folder(path: Path) -> bool:
+    return (path / 'metadata.yaml').is_file() or any(
+        file.suffix in ('.mcap', '.db3') for file in path.iterdir()
+    )
+
+
+def _outputs(stem: Path, options: FileOptions) -> dict[str, Path]:
+    """Return the files of one image by what they hold."""
+    wanted = {
+        'labels': ('.png', True),
+        'overlay': ('_overlay.jpg', options.overlay),
+        'confidence': ('_confidence.png', options.confidence),
+        'drivable': ('_drivable.png', options.drivable),
+    }
+    return {
+        what: stem.with_name(stem.name + ending) for what, (ending, use) in wanted.items() if use
+    }
+
+
+def _segment(
+    segmenter: Segmenter, job: _Job, options: FileOptions, progress: Progress
+) -> dict[str, Any]:
+    if job.kind == 'image':
+        image = _read_image(job.source)
+        started = time.perf_counter()
+        result = segmenter(image)
+        elapsed = time.perf_counter() - started
+        written = _write(result, image, segmenter, job.stem, options)
+        return {
+            'input': str(job.source),
+            'outputs': [str(path) for path in written],
+            'frames': 1,
+            'milliseconds_per_frame': round(1e3 * elapsed, 2),
+            'drivable_share': round(float(np.mean(result.drivable > 0)), 4),
+        }
+    with ExitStack() as stack:
+        frames = stack.enter_context(_open_frames(job, options))
+        bar = progress.add_task(job.source.name, total=frames.total)
+        stack.callback(progress.remove_task, bar)
+        return _segment_frames(segmenter, job, options, frames, lambda: progress.advance(bar))
+
+
+class _Frames(NamedTuple):
+    """The frames of a video or bag, what turns each into an RGB image, and their rate in Hz."""
+
+    stream: Iterable[Any]
+    decode: Callable[[Any], Image]
+    total: int | None
+    rate: float
+
+
+def _segment_frames(
+    segmenter: Segmenter,
+    job: _Job,
+    options: FileOptions,
+    frames: _Frames,
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    elapsed = drivable = 0.0
+    number = refused = 0
+    outputs: list[Path] = []
+    with _OverlayVideo(job.stem, frames.rate) as video:
+        for frame in frames.stream:
+            advance()
+            try:
+                image = frames.decode(frame)
+            except FrameError:
+                refused += 1
+                continue
+            started = time.perf_counter()
+            result = segmenter(image)
+            elapsed += time.perf_counter() - started
+            drivable += float(np.mean(result.drivable > 0))
+            if options.frames:
+                stem = job.stem / f'{number:06d}'
+                outputs += _write(result, image, segmenter, stem, options)
+            if options.overlay:
+                video.add(_painted(result, image, segmenter, options))
+            number += 1
+        if not number:
+            raise DataError(f'{job.source} holds no frames that can be decoded')
+    return {
+        'input': str(job.source),
+        'outputs': [str(path) for path in (*video.written, *outputs)],
+        'frames': number,
+        'frames_promised': frames.total,
+        'frames_refused': refused,
+        'milliseconds_per_frame': round(1e3 * elapsed / number, 2),
+        'drivable_share': round(drivable / number, 4),
+    }
+
+
+@contextmanager
+def _open_frames(job: _Job, options: FileOptions) -> Iterator[_Frames]:
+    if job.kind == 'bag':
+        from lwseg_ros.evaluation.bag import open_bag
+
+        with open_bag(job.source, options.topic) as bag:
+            yield _Frames(bag, _bag_image, len(bag), _bag_rate(bag))
+        return
+    capture = cv2.VideoCapture(str(job.source))
+    try:
+        if not capture.isOpened():
+            raise DataError(f'{job.source} is not a video that OpenCV can read')
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        yield _Frames(
+            _video_frames(capture),
+            _rgb,
+            count if count > 0 else None,
+            rate if 0 < rate < 1000 else _DEFAULT_RATE,
+        )
+    finally:
+        capture.release()
+
+
+def _video_frames(capture: cv2.VideoCapture) -> Iterator[Any]:
+    while True:
+        read, frame = capture.read()
+        if not read:
+            return
+        yield frame
+
+
+def _bag_image(entry: Any) -> Image:
+    from lwseg_ros.ros.image_messages import image_from_message
+
+    return image_from_message(entry.message)
+
+
+def _bag_rate(bag: Any) -> float:
+    """Return the mean rate of the recording."""
+    first = last = None
+    for entry in bag:
+        first = entry.record_ns if first is None else first
+        last = entry.record_ns
+    if first is None or last is None or last <= first:
+        return _DEFAULT_RATE
+    return float(np.clip(1e9 * (len(bag) - 1) / (last - first), 1, 240))
+
+
+def _read_image(path: Path) -> Image:
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f'image {path} cannot be read: {error.strerror}') from None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise DataError(f'image {path} is empty, damaged or of an unknown format')
+    return _rgb(image)
+
+
+def _write(
+    result: Segmentation, image: Image, segmenter: Segmenter, stem: Path, options: FileOptions
+) -> list[Path]:
+    outputs = _outputs(stem, options)
+    _make_folder(stem.parent)
+    for what, path in outputs.items():
+        if what == 'overlay':
+            picture = _bgr(_painted(result, image, segmenter, options))
+        else:
+            picture = getattr(result, what)
+        encoded, data = cv2.imencode(path.suffix, picture)
+        if not encoded:
+            raise LwsegError(f'{path} cannot be encoded')
+        write_atomically(path, data.tobytes())
+    return list(outputs.values())
+
+
+def _painted(
+    result: Segmentation, image: Image, segmenter: Segmenter, options: FileOptions
+) -> Image:
+    return overlay(image, result.labels, segmenter.label_space.palette, options.alpha)
+
+
+@dataclass
+class _OverlayVideo:
+    """An MP4 that is written under a temporary name and renamed when it is complete."""
+
+    stem: Path
+    rate: float
+    written: list[Path] = field(default_factory=list)
+    _writer: cv2.VideoWriter | None = None
+    _size: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self._path = self.stem.with_name(f'{self.stem.name}_overlay.mp4')
+        self._partial = self._path.with_name(f'.{self._path.stem}.part.mp4')
+
+    def add(self, image: Image) -> None:
+        """Append a frame; one of another size is fitted to the first."""
+        if self._writer is None:
+            _make_folder(self._path.parent)
+            self._size = (image.shape[1], image.shape[0])
+            code = cv2.VideoWriter.fourcc(*'mp4v')
+            self._writer = cv2.VideoWriter(str(self._partial), code, self.rate, self._size)
+            if not self._writer.isOpened():
+                raise LwsegError(f'{self._path} cannot be written: no MP4 encoder in this OpenCV')
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = _as_image(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
+        self._writer.write(_bgr(image))
+
+    def __enter__(self) -> _OverlayVideo:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        if kind is None:
+            self._partial.replace(self._path)
+            self.written.append(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LwsegError(f'folder {path} cannot be made: {error.strerror}') from None
+
+
+def _rgb(image: Any) -> Image:
+    return _as_image(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _bgr(image: Image) -> Any:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+
+
+def _as_image(picture: Any) -> NDArray[np.uint8]:
+    """Tell the type checker what OpenCV's stubs leave open."""
+    result: NDArray[np.uint8] = picture
+    return result

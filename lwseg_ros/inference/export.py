@@ -1,0 +1,87 @@
+"""Turn a training checkpoint into an ONNX model, and prove that both give the same labels."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.backends import open_backend
+from lwseg_ros.inference.backends.base import Backend, BackendOptions
+from lwseg_ros.inference.graph import export_onnx, load_network
+from lwseg_ros.inference.model_file import (
+    ModelInfo,
+    ModelSource,
+    model_kind,
+    read_model_info,
+    sha256,
+)
+
+LEAST_AGREEMENT = 0.995
+"""The share of pixels on which the exported model must name the class that PyTorch names."""
+
+_CHECK_IMAGES = 4
+
+
+def export_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Export a safetensors checkpoint of `lwseg train` as ONNX and return a report.
+
+    The new file is run in fp32 against PyTorch on seeded images; only if the labels agree on at
+    least 99.5 % of the pixels does it appear under the name `out`. `name` replaces the model's.
+
+    ModelError if the checkpoint cannot be used or the check fails.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    if out.suffix != '.onnx':
+        raise ModelError(f'{out} must end in .onnx: that is what is exported')
+    if model_kind(checkpoint) != 'safetensors':
+        raise ModelError(f'{checkpoint} is not a safetensors checkpoint of `lwseg train`')
+    info = read_model_info(checkpoint)
+    if name is not None:
+        info = replace(info, name=name)
+    partial = out.with_name(f'.{out.stem}.part.onnx')
+    try:
+        export_onnx(load_network(checkpoint, info), info, partial)
+        options = BackendOptions(info.input_size, precision='fp32')
+        exported = open_backend('auto', ModelSource(partial, info, onnx=partial), options)
+        weights = ModelSource(checkpoint, info, safetensors=checkpoint)
+        agreement = _label_agreement(exported, open_backend('torch', weights, options), info)
+        if agreement < LEAST_AGREEMENT:
+            raise ModelError(
+                f'the export of {checkpoint} agrees with PyTorch on {100 * agreement:.2f} % of '
+                f'the pixels only, {100 * LEAST_AGREEMENT} % are wanted: nothing was written'
+            )
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return {
+        'model': str(out),
+        'sha256': sha256(out),
+        'bytes': out.stat().st_size,
+        'checked_with': exported.description,
+        'label_agreement': agreement,
+    }
+
+
+def _label_agreement(exported: Backend, reference: Backend, info: ModelInfo) -> float:
+    """Return the share of pixels on which two backends name the same class."""
+    random = np.random.default_rng(0)
+    classes = info.label_space.drivable_vector()
+    shares = []
+    for _ in range(_CHECK_IMAGES):
+        coarse = random.integers(0, 224, (8, 12, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, info.input_size[::-1], interpolation=cv2.INTER_LINEAR)
+        images = np.asarray(image, np.uint8)[np.newaxis]
+        images += random.integers(0, 32, images.shape, dtype=np.uint8)
+        labels = [backend.run(images, classes).labels for backend in (exported, reference)]
+        shares.append(np.mean(labels[0] == labels[1]))
+    return float(np.mean(shares))
