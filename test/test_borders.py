@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'lwseg_ros'
 
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
-COMMON = ('errors', 'share', 'label_space', 'overlay')
+COMMON = ('__version__', 'errors', 'share', 'label_space', 'overlay')
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'errors': (),
     'share': ('errors',),
@@ -43,7 +43,10 @@ ROS_LIBRARIES = {
 }
 ROS_ROOMS = ('ros',)
 TORCH_LIBRARIES = {'torch'}
-TORCH_ROOMS = ('networks', 'training', 'inference.graph', 'inference.backends.torch')
+TORCH_ROOMS = (
+    *('networks', 'training'),
+    *('inference.graph', 'inference.export', 'inference.backends.torch'),
+)
 OTHER_OPTIONAL_LIBRARIES = {'onnx', 'onnxruntime', 'openvino', 'rosbags', 'safetensors'}
 
 
