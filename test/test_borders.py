@@ -87,7 +87,9 @@ def rule_of(module: str) -> str:
 def test_rooms_import_only_their_neighbours(module: str) -> None:
     rule = rule_of(module)
     ours = {
-        name.removeprefix('lwseg_ros.') for name in modules()[module] if within(name, 'lwseg_ros')
+        name.removeprefix('lwseg_ros.')
+        for name in modules()[module]
+        if name.startswith('lwseg_ros.')
     }
     strangers = {
         name for name in ours if not any(within(name, room) for room in (rule, *MAY_IMPORT[rule]))
