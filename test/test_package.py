@@ -65,9 +65,8 @@ def test_every_data_file_is_installed(setup: dict[str, Any]) -> None:
     assert all((ROOT / file).is_file() for file in installed.values())
     assert 'share/ament_index/resource_index/packages/lwseg_ros' in installed
     assert 'share/lwseg_ros/package.xml' in installed
-    shared = [*(ROOT / 'config').rglob('*'), *(ROOT / 'launch').glob('*.py')]
-    for path in shared:
-        if path.is_file():
+    for path in [*(ROOT / 'config').rglob('*'), *(ROOT / 'launch').rglob('*')]:
+        if path.is_file() and path.suffix != '.pyc':
             assert f'share/lwseg_ros/{path.relative_to(ROOT).as_posix()}' in installed
 
 
