@@ -16,8 +16,8 @@ from lwseg_ros.ros.frame_slot import FrameSlot
 from lwseg_ros.ros.transport import PROFILE_VARIABLES, large_image_profile
 
 TRANSPORTS = {
-    'raw': (Image, 'image', 'sensor_msgs/msg/Image'),
-    'compressed': (CompressedImage, 'image/compressed', 'sensor_msgs/msg/CompressedImage'),
+    'raw': (Image, '', 'sensor_msgs/msg/Image'),
+    'compressed': (CompressedImage, '/compressed', 'sensor_msgs/msg/CompressedImage'),
 }
 RELIABILITIES = {
     'reliable': ReliabilityPolicy.RELIABLE,
@@ -72,8 +72,10 @@ class CameraInput:
         prefix: str = '',
     ) -> None:
         self._node = node
-        self._type, topic, self._type_name = TRANSPORTS[transport]
-        self.topic = node.resolve_topic_name(prefix + topic)
+        self._type, suffix, self._type_name = TRANSPORTS[transport]
+        # As image_transport does it, a remapping of `image` moves `image/compressed` with it.
+        image = node.resolve_topic_name(prefix + 'image')
+        self.topic = node.resolve_topic_name(image + suffix)
         self._reliability = reliability
         self._max_rate_hz = max_rate_hz
         self._counts = counts
