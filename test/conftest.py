@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from models_for_tests import make_tiny_model
+
+if TYPE_CHECKING:
+    from ros_for_tests import Driver
 
 # Tests that run at the same time on one host must not hear each other. 1..101 is what Linux's
 # ephemeral ports leave free.
@@ -29,3 +34,14 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f'no data sets in {path}: set LWSEG_DATA')
     return path
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    """Return a node of the test's own, to drive the real one with."""
+    pytest.importorskip('rclpy')
+    from ros_for_tests import Driver
+
+    driver = Driver()
+    yield driver
+    driver.close()

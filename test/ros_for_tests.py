@@ -34,26 +34,25 @@ BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class NodeProcess:
-    """The node as a user starts it; a context manager that leaves no process behind."""
+    """A process with the node in it, and what it says."""
 
-    def __init__(self, log: Path, parameters: dict[str, Any], arguments: Sequence[str] = ()):
+    def __init__(self, log: Path, command: Sequence[str]) -> None:
         self.log_path = log
-        command = [sys.executable, '-m', 'lwseg_ros.ros.node', '--ros-args', *arguments]
-        for name, value in parameters.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += ['-p', f'{name}:={text}']
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'ROS_LOG_DIR': str(log.parent)}
+        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        environment = {**os.environ, 'PYTHONPATH': python_path, 'ROS_LOG_DIR': str(log.parent)}
         with log.open('wb') as file:
             self.process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment
             )
 
-    def __enter__(self) -> NodeProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the process if it still runs, as hard as it takes."""
         if self.process.poll() is None:
-            self.process.kill()
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         self.process.wait()
 
     @property
@@ -71,6 +70,15 @@ class NodeProcess:
         self.process.send_signal(number)
         self.process.wait(DEADLINE_S)
         return time.monotonic() - start
+
+
+def node_command(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> list[str]:
+    """Return the command line that starts the node with these parameters."""
+    command = [sys.executable, '-m', 'lwseg_ros.ros.node', '--ros-args', *arguments]
+    for name, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        command += ['-p', f'{name}:={text}']
+    return command
 
 
 class Driver:

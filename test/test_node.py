@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 
 import cv2
@@ -12,13 +13,14 @@ rclpy = pytest.importorskip('rclpy')
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
+from models_for_tests import tiny_info, tiny_network  # noqa: E402
 from ros_for_tests import (  # noqa: E402
     BEST_EFFORT,
     RELIABLE,
-    Driver,
     NodeProcess,
     compressed_message,
     image_message,
+    node_command,
     with_header,
 )
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
@@ -58,13 +60,6 @@ def _pixels(message):
 
 
 @pytest.fixture
-def driver():
-    driver = Driver()
-    yield driver
-    driver.close()
-
-
-@pytest.fixture
 def start(tiny_model, tmp_path):
     """Return a function that starts a node process with these parameters."""
     nodes = []
@@ -72,13 +67,13 @@ def start(tiny_model, tmp_path):
     def start_node(*arguments, **parameters):
         given = {name.replace('__', '.'): value for name, value in parameters.items()}
         given = {'model.path': tiny_model, 'diagnostics.period_s': 0.2, **given}
-        node = NodeProcess(tmp_path / f'node{len(nodes)}.log', given, arguments)
+        node = NodeProcess(tmp_path / f'node{len(nodes)}.log', node_command(given, arguments))
         nodes.append(node)
         return node
 
     yield start_node
     for node in nodes:
-        node.__exit__()
+        node.close()
 
 
 def test_images_in_masks_out(driver, start):
@@ -132,6 +127,10 @@ def test_images_in_masks_out(driver, start):
     assert (confidence < 255).any()
     assert np.array_equal(_pixels(masks[0]), np.where(confidence < 255, IGNORE_ID, mask))
     assert not _pixels(drivable_masks[0])[confidence < 255].any()
+    driver.set_parameter('drivable.min_confidence', 0.0)
+    driver.set_parameter('drivable.min_region_fraction', 1.0)
+    send(image_message(_painted(labels), number=12))
+    assert not _pixels(drivable_masks[0]).any()
     taken, reason = driver.set_parameter('output.min_confidence', 2.0)
     assert not taken
     assert '1.0' in reason
@@ -309,6 +308,71 @@ def test_lifecycle_by_its_services(driver, start, tiny_model):
     assert driver.state == 'finalized'
     assert node.stop(signal.SIGTERM) < 1.0
     assert node.process.returncode == 0
+
+
+def test_failures_in_a_row_end_in_the_error_state_and_the_lifecycle_goes_on(
+    driver, start, tmp_path
+):
+    torch = pytest.importorskip('torch')
+    from lwseg_ros.inference.graph import export_onnx
+
+    model = tmp_path / 'overflowing.onnx'
+    network = tiny_network()
+    with torch.no_grad():
+        network.weight.fill_(3e38)  # any pixel but the mean grey gives infinity
+        network.bias.zero_()
+    export_onnx(network, dataclasses.replace(tiny_info(), mean=(128 / 255,) * 3), model)
+    node = start(model__path=model)
+    masks = driver.collect(Image, 'mask')
+    drivable_masks = driver.collect(Image, 'drivable_mask')
+    camera = driver.camera()
+    bright = image_message(np.full((*NETWORK_SIZE, 3), 200, np.uint8))
+
+    def failed():
+        camera.publish(bright)
+        driver.executor.spin_once(timeout_sec=0.05)
+        return 'inferences in a row failed' in driver.diagnostics.get('message', '')
+
+    driver.spin_until(failed, 'the fault in the diagnostics')
+    assert driver.diagnostics['level'] == '2'
+    assert driver.state == 'unconfigured'
+    assert not masks
+    assert not drivable_masks
+    assert driver.counts()['dropped: inference failed'] == 5
+    assert 'Traceback' not in node.log
+    assert driver.transition(Transition.TRANSITION_CONFIGURE)
+    assert driver.transition(Transition.TRANSITION_ACTIVATE)
+    driver.spin_until(camera.get_subscription_count, 'the subscription again')
+    camera.publish(image_message(np.full((*NETWORK_SIZE, 3), 128, np.uint8)))
+    driver.spin_until(lambda: masks, 'a mask after recovery')
+
+
+def test_stop_during_a_long_inference(driver, start):
+    node = start(model__input_size='4000x4000', model__warmup_iterations=0)
+    camera = driver.camera()
+    camera.publish(image_message(_painted(_labels())))
+    driver.spin_until(
+        lambda: driver.diagnostics.get('frames received') == '1', 'the frame in the node'
+    )
+    assert driver.diagnostics['frames processed'] == '0'
+    assert node.stop() < 1.0
+    assert node.process.returncode == 0
+    assert 'Traceback' not in node.log
+
+
+def test_camera_images_cross_between_processes_without_loss(driver, start):
+    start(input__max_rate_hz=1.0)
+    camera = driver.camera(qos=BEST_EFFORT)
+    message = image_message(np.zeros((720, 1280, 3), np.uint8))
+    sent = 60
+    numbers = iter(range(sent))
+    timer = driver.node.create_timer(
+        1 / 30,
+        lambda: camera.publish(message) if next(numbers, None) is not None else timer.cancel(),
+    )
+    driver.spin_until(timer.is_canceled, 'all images sent')
+    # Fast DDS's default transport loses three of four; a busy host may be late for one or two.
+    assert driver.counts()['received'] >= 0.95 * sent
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,12 @@ class SegmentationNode(LifecycleNode):
         image = image_from_message(frame.message)
         times.end('decode')
         segmentation = segmenter(image, output_size=self._value('output.size'))
-        drivable = drivable_mask(segmentation, self._value('drivable.min_confidence'))
+        drivable = drivable_mask(
+            segmentation,
+            self._value('drivable.min_confidence'),
+            self._value('drivable.min_region_fraction'),
+            self._value('drivable.ego_connected'),
+        )
         self._failures_in_a_row = 0
         times.end('infer')
         if camera.slot.is_closed or not self._enabled:

@@ -199,6 +199,20 @@ PARAMETERS = (
         range=(0.0, 1.0),
     ),
     NodeParameter(
+        'drivable.min_region_fraction',
+        0.0,
+        'Drivable regions smaller than this share of the image are dropped.',
+        LIVE,
+        range=(0.0, 1.0),
+    ),
+    NodeParameter(
+        'drivable.ego_connected',
+        False,
+        'Only regions that reach the ground before the vehicle, at the middle of the lower edge, '
+        'are drivable.',
+        LIVE,
+    ),
+    NodeParameter(
         'autostart',
         True,
         'Configure and activate at start; false leaves it to a lifecycle manager.',
