@@ -145,10 +145,11 @@ def export_onnx(
     example = (torch.zeros(2, 96, 128, 3, dtype=torch.uint8), torch.zeros(classes))
     try:
         with torch.no_grad(), _quiet():
-            outputs = graph(*example)
-            if outputs[0].shape[1] != -(-96 // label_stride):
+            given = tuple(network(torch.zeros(1, 3, 96, 128)).shape[1:])
+            if given != (classes, 96 // NETWORK_STRIDE, 128 // NETWORK_STRIDE):
                 raise ModelError(
-                    f'network {info.network} does not give logits at stride {NETWORK_STRIDE}'
+                    f'network {info.network} gives {given} for an image of 96x128; {classes} '
+                    f'classes at stride {NETWORK_STRIDE} are wanted'
                 )
             program = torch.onnx.export(
                 graph,
@@ -174,10 +175,12 @@ def export_onnx(
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what the exporter notes of its own machine: stack traces, source paths, names."""
-    for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
         part.doc_string = ''
         del part.metadata_props[:]
-    del model.graph.value_info[:]
+    del graph.value_info[:]
 
 
 @contextmanager

@@ -1,0 +1,187 @@
+"""The graph's answers are what its docstring says, and its export is clean and of any size."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models_for_tests import tiny_info, tiny_network
+
+torch = pytest.importorskip('torch')
+onnx = pytest.importorskip('onnx')
+
+from lwseg_ros.errors import ModelError  # noqa: E402
+from lwseg_ros.inference.backends import open_backend  # noqa: E402
+from lwseg_ros.inference.backends.base import BackendOptions  # noqa: E402
+from lwseg_ros.inference.export import export_checkpoint  # noqa: E402
+from lwseg_ros.inference.graph import (  # noqa: E402
+    ImageToLabels,
+    export_onnx,
+    load_network,
+    save_safetensors,
+)
+from lwseg_ros.inference.model_file import ModelInfo, ModelSource  # noqa: E402
+from lwseg_ros.label_space import LabelSpace  # noqa: E402
+
+
+class Fixed(torch.nn.Module):
+    """A network whose logits are given: [C, h, w] for an image of 4h x 4w."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        super().__init__()
+        self.logits = torch.from_numpy(logits.astype(np.float32))[None]
+
+    def forward(self, x):
+        return self.logits + 0 * x.sum()
+
+
+def answer(logits: np.ndarray, drivable: list[float], label_stride: int = 4) -> list[np.ndarray]:
+    _, height, width = logits.shape
+    graph = ImageToLabels(Fixed(logits), (0, 0, 0), (1, 1, 1), label_stride).eval()
+    image = torch.zeros(1, 4 * height, 4 * width, 3, dtype=torch.uint8)
+    return [plane[0].numpy() for plane in graph(image, torch.tensor(drivable))]
+
+
+def test_labels_confidence_and_drivable_score() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (5, 40, 50))
+    labels, confidence, drivable = answer(logits, [0, 1, 0, 1, 0])
+    probabilities = np.exp(logits) / np.exp(logits).sum(0)
+    margin = logits[[1, 3]].max(0) - logits[[0, 2, 4]].max(0)
+    assert (labels == logits.argmax(0)).all()
+    assert np.abs(confidence - 255 * probabilities.max(0)).max() <= 0.51
+    assert np.abs(drivable - 255 / (1 + np.exp(-margin))).max() <= 1.01
+    assert ((drivable >= 128) == np.isin(labels, [1, 3])).all()
+
+
+@pytest.mark.parametrize('label_stride', [1, 2, 4])
+def test_drivable_follows_the_labels_at_every_stride(label_stride: int) -> None:
+    logits = np.random.default_rng(1).normal(0, 2, (4, 17, 23))
+    labels, confidence, drivable = answer(logits, [1, 0, 0, 1], label_stride)
+    assert labels.shape == (4 * 17 // label_stride, 4 * 23 // label_stride)
+    assert ((drivable >= 128) == np.isin(labels, [0, 3])).all()
+    assert confidence.min() > 0
+
+
+def test_tie_takes_the_lowest_id() -> None:
+    labels, _, drivable = answer(np.zeros((3, 8, 8)), [0, 1, 1])
+    assert (labels == 0).all()
+    assert (drivable == 127).all()
+    _, _, drivable = answer(np.zeros((3, 8, 8)), [1, 0, 0])
+    assert (drivable == 128).all()
+
+
+def test_all_or_no_classes_drivable() -> None:
+    logits = np.random.default_rng(2).normal(0, 3, (3, 8, 8))
+    assert (answer(logits, [1, 1, 1])[2] == 255).all()
+    assert (answer(logits, [0, 0, 0])[2] == 0).all()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('label_stride', [1, 4])
+def test_non_finite_logits_are_marked(value: float, label_stride: int) -> None:
+    logits = np.zeros((3, 8, 8))
+    logits[1] = 5
+    logits[2, 4, 4] = value
+    _, confidence, drivable = answer(logits, [0, 1, 0], label_stride)
+    broken = confidence == 0
+    middle = slice(16 // label_stride, 20 // label_stride)
+    assert broken[middle, middle].all()
+    assert broken.sum() <= (8 // label_stride) ** 2
+    assert (drivable[broken] == 0).all()
+    assert (drivable[~broken] >= 128).all()
+
+
+def test_export_is_clean(tiny_model: Path) -> None:
+    model = onnx.load(str(tiny_model))
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        assert not part.doc_string
+        assert not part.metadata_props
+        assert '/' not in part.name
+    assert not graph.value_info
+    content = tiny_model.read_bytes()
+    for trace in (str(Path.cwd()), sys.prefix, str(Path.home()), '.py', 'File "'):
+        assert trace.encode() not in content
+    onnx.checker.check_model(model, full_check=True)
+    assert [p.key for p in model.metadata_props] == ['lwseg']
+    assert [o.version for o in model.opset_import if not o.domain] == [18]
+    dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ['batch', 'height', 'width', 3]
+
+
+def test_uint8_meets_nothing_but_casts(tiny_model: Path) -> None:
+    """TensorRT takes uint8 at the edges of the network only."""
+    graph = onnx.load(str(tiny_model)).graph
+    users = [node.op_type for node in graph.node if 'image' in node.input]
+    assert set(users) == {'Cast', 'Shape'}
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    assert [makers[o.name] for o in graph.output] == ['Cast'] * 3
+
+
+def test_network_of_another_stride_is_refused(tmp_path: Path) -> None:
+    network = torch.nn.Conv2d(3, 11, 1, stride=8)
+    with pytest.raises(ModelError, match='stride 4'):
+        export_onnx(network, tiny_info(), tmp_path / 'model.onnx')
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def tiny_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the catalog know the network of the tiny model."""
+    networks = pytest.importorskip('lwseg_ros.networks')
+    monkeypatch.setattr(networks, 'create_network', lambda name, num_classes: tiny_network())
+
+
+@pytest.mark.usefixtures('tiny_catalog')
+def test_checkpoint_exports_to_the_same_labels(tmp_path: Path) -> None:
+    save_safetensors(tiny_network(), tiny_info(), tmp_path / 'best.safetensors')
+    report = export_checkpoint(tmp_path / 'best.safetensors', tmp_path / 'new.onnx', 'new')
+    assert report['label_agreement'] >= 0.995
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['best.safetensors', 'new.onnx']
+
+
+@pytest.mark.usefixtures('tiny_catalog')
+def test_export_that_disagrees_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_safetensors(tiny_network(), tiny_info(), tmp_path / 'best.safetensors')
+
+    def export_another(network, info: ModelInfo, path: Path) -> None:
+        export_onnx(torch.nn.Conv2d(3, 11, 1, stride=4).eval(), info, path)
+
+    monkeypatch.setattr('lwseg_ros.inference.export.export_onnx', export_another)
+    with pytest.raises(ModelError, match='nothing was written'):
+        export_checkpoint(tmp_path / 'best.safetensors', tmp_path / 'new.onnx')
+    assert [p.name for p in tmp_path.iterdir()] == ['best.safetensors']
+
+
+def test_only_checkpoints_are_exported_and_only_to_onnx(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match='not a safetensors checkpoint'):
+        export_checkpoint(tiny_model, tmp_path / 'new.onnx')
+    with pytest.raises(ModelError, match=r'must end in \.onnx'):
+        export_checkpoint(tiny_model, tmp_path / 'new.engine')
+
+
+@pytest.mark.usefixtures('tiny_catalog')
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'model.safetensors'
+    save_safetensors(torch.nn.Conv2d(3, 5, 1), tiny_info(), path)
+    with pytest.raises(ModelError, match='size mismatch'):
+        load_network(path, tiny_info())
+    source = ModelSource(path, tiny_info(), safetensors=path)
+    with pytest.raises(ModelError, match='size mismatch'):
+        open_backend('torch', source, BackendOptions((96, 128)))
+
+
+def test_label_space_of_another_size_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    model = onnx.load(str(tiny_model))
+    other = ModelInfo('wrong', 'tiny', LabelSpace.load('cityscapes'), (96, 128))
+    model.metadata_props[0].value = other.to_json()
+    path = tmp_path / 'wrong.onnx'
+    onnx.save(model, str(path))
+    for backend in ('openvino', 'onnxruntime'):
+        pytest.importorskip(backend)
+        with pytest.raises(ModelError, match='11 outputs .* cityscapes has 19 classes'):
+            open_backend(backend, ModelSource(path, other, onnx=path), BackendOptions((96, 128)))
