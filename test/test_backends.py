@@ -1,0 +1,221 @@
+"""Every backend gives PyTorch's answer, and `auto` finds one that works."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from models_for_tests import tiny_info, tiny_network
+
+from lwseg_ros import Segmenter
+from lwseg_ros.errors import InferenceError, ModelError
+from lwseg_ros.inference.backends import BACKENDS, open_backend
+from lwseg_ros.inference.backends.base import Backend, BackendOptions
+from lwseg_ros.inference.model_file import ModelSource, find_model, list_models
+
+ONNX_BACKENDS = ['openvino', 'onnxruntime']
+
+
+@pytest.fixture(scope='module')
+def pictures(shared_data: Path) -> list[np.ndarray]:
+    """Return a few real images, RGB, of two cameras."""
+    files = [
+        *sorted((shared_data / 'camvid/images/val').glob('*.jpg'))[::25],
+        *sorted((shared_data / 'idd_lite/images/val').rglob('*.jpg'))[::25],
+    ]
+    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+
+
+def agreement(first: Segmenter, second: Segmenter, pictures: list[np.ndarray]) -> float:
+    """Return the share of pixels on which two segmenters name the same class."""
+    return float(
+        np.mean([np.mean(first(p).labels == second(p).labels) for p in pictures], dtype=float)
+    )
+
+
+@pytest.fixture(scope='module')
+def torch_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the weights of the tiny model as a safetensors model."""
+    pytest.importorskip('torch')
+    from lwseg_ros.inference.graph import save_safetensors
+
+    path = tmp_path_factory.mktemp('weights') / 'tiny.safetensors'
+    save_safetensors(tiny_network(), tiny_info(), path)
+    return path
+
+
+@pytest.fixture
+def tiny_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the catalog know the network of the tiny model."""
+    pytest.importorskip('torch')
+    monkeypatch.setattr(
+        'lwseg_ros.networks.create_network', lambda name, num_classes: tiny_network()
+    )
+
+
+@pytest.mark.usefixtures('tiny_catalog')
+@pytest.mark.parametrize('size', [(96, 128), (97, 131), (33, 250)])
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_same_answer_as_torch_at_any_size(
+    backend: str, size: tuple[int, int], tiny_model: Path, torch_tiny: Path
+) -> None:
+    pytest.importorskip(backend)
+    image = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    image = cv2.resize(image, (300, 200), interpolation=cv2.INTER_CUBIC)
+    options = {'input_size': size, 'precision': 'fp32'}
+    given = Segmenter.load(tiny_model, backend, **options)(image, 'network')
+    wanted = Segmenter.load(torch_tiny, 'torch', **options)(image, 'network')
+    same = given.labels == wanted.labels
+    assert same.mean() > 0.999
+    for name in ('confidence', 'drivable_score'):
+        difference = cv2.absdiff(getattr(given, name), getattr(wanted, name))
+        assert difference[same].max() <= 1
+
+
+@pytest.mark.skipif('road' not in list_models(), reason='the model road is not shipped')
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_road_agrees_with_torch_on_real_images(backend: str, pictures: list[np.ndarray]) -> None:
+    pytest.importorskip('torch')
+    pytest.importorskip(backend)
+    reference = Segmenter.load('road', 'torch', precision='fp32')
+    assert agreement(Segmenter.load('road', backend, precision='fp32'), reference, pictures) >= (
+        0.995
+    )
+
+
+@pytest.mark.skipif('road' not in list_models(), reason='the model road is not shipped')
+@pytest.mark.parametrize('backend', ['openvino', 'torch'])
+def test_road_agrees_in_bf16(backend: str, pictures: list[np.ndarray]) -> None:
+    pytest.importorskip('torch')
+    pytest.importorskip(backend)
+    try:
+        segmenter = Segmenter.load('road', backend, precision='bf16')
+    except ModelError as error:
+        pytest.skip(str(error))
+    reference = Segmenter.load('road', 'torch', precision='fp32')
+    assert agreement(segmenter, reference, pictures) >= 0.99
+
+
+@pytest.fixture(scope='module', params=[np.nan, np.inf, -np.inf])
+def broken_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model whose logit of one class is not finite where the image is white."""
+    torch = pytest.importorskip('torch')
+    from lwseg_ros.inference.graph import export_onnx
+
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = tiny_network()
+            self.register_buffer('one', torch.arange(11).view(1, 11, 1, 1) == 5)
+
+        def forward(self, x):
+            white = x[:, :1, ::4, ::4] > 2.2
+            return torch.where(white & self.one, request.param, self.network(x))
+
+    path = tmp_path_factory.mktemp('broken') / 'broken.onnx'
+    export_onnx(Broken().eval(), tiny_info('broken'), path)
+    return path
+
+
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_frame_with_non_finite_logits_has_no_answer(backend: str, broken_model: Path) -> None:
+    pytest.importorskip(backend)
+    segmenter = Segmenter.load(broken_model, backend)
+    image = np.full((96, 128, 3), 100, np.uint8)
+    assert segmenter(image).confidence.min() > 0
+    image[40, 60] = 255
+    with pytest.raises(InferenceError, match='NaN or infinity at 64 of 12288 pixels'):
+        segmenter(image)
+
+
+def test_auto_takes_the_first_and_says_so(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, 'lwseg_ros'):
+        Segmenter.load(tiny_model)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith('lwseg')]
+    assert len(said) == 1
+    assert 'model tiny runs on ' in said[0]
+    assert said[0].endswith('at 128x96')
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """Make a library, and the backend that imports it, impossible to import."""
+    monkeypatch.delitem(sys.modules, f'lwseg_ros.inference.backends.{library}', raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+
+
+def test_auto_passes_over_what_is_missing(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip('onnxruntime')
+    forget(monkeypatch, 'openvino')
+    with caplog.at_level(logging.INFO, 'lwseg_ros'):
+        segmenter = Segmenter.load(tiny_model)
+    assert segmenter.description.startswith('onnxruntime')
+    assert 'passed over openvino: ' in caplog.text
+
+
+def test_no_backend_lists_every_reason(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ONNX_BACKENDS:
+        forget(monkeypatch, library)
+    with pytest.raises(ModelError) as caught:
+        Segmenter.load(tiny_model)
+    sentence = str(caught.value)
+    assert '\n' not in sentence
+    for reason in ('openvino: ', 'pip install onnxruntime', 'torch: '):
+        assert reason in sentence
+
+
+@pytest.mark.parametrize(
+    ('backend', 'options', 'sentence'),
+    [
+        ('caffe', {}, 'choose auto, '),
+        ('openvino', {'precision': 'fp7'}, 'choose auto, '),
+        ('openvino', {'precision': 'int8'}, 'quantized'),
+        ('openvino', {'device': 'MARS'}, 'no backend can run'),
+        ('onnxruntime', {'precision': 'bf16'}, 'fp32 only'),
+        ('onnxruntime', {'device': 'cuda'}, 'CPU only'),
+        ('torch', {}, 'reads safetensors'),
+    ],
+)
+def test_wrong_choice_is_a_sentence(
+    backend: str, options: dict[str, str], sentence: str, tiny_model: Path
+) -> None:
+    if backend in BACKENDS:
+        pytest.importorskip(backend)
+    with pytest.raises(ModelError, match=sentence):
+        Segmenter.load(tiny_model, backend, **options)
+
+
+@pytest.mark.usefixtures('tiny_catalog')
+def test_safetensors_runs_on_torch_alone(torch_tiny: Path) -> None:
+    assert Segmenter.load(torch_tiny).description.startswith('torch')
+    with pytest.raises(ModelError, match='lwseg export'):
+        Segmenter.load(torch_tiny, 'onnxruntime')
+
+
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_threads_can_be_limited(backend: str, tiny_model: Path) -> None:
+    pytest.importorskip(backend)
+    options = BackendOptions((96, 128), threads=1)
+    opened: Backend = open_backend(backend, find_model(tiny_model), options)
+    images = np.zeros((1, 96, 128, 3), np.uint8)
+    assert opened.run(images, tiny_info().label_space.drivable_vector()).labels.shape == (
+        1,
+        96,
+        128,
+    )
+    opened.close()
+
+
+def test_backend_refuses_damage(tmp_path: Path) -> None:
+    path = tmp_path / 'damaged.onnx'
+    path.write_bytes(b'\x08\x08\x3a\x02\x0a\x00')
+    source = ModelSource(path, tiny_info(), onnx=path)
+    with pytest.raises(ModelError, match=r'damaged\.onnx: openvino: .*; onnxruntime: .*; torch: '):
+        open_backend('auto', source, BackendOptions((96, 128)))
