@@ -82,6 +82,7 @@ class CameraInput:
         self._subscription: Any = None
         self._asked: ReliabilityPolicy | None = None
         self._next_frame = 0.0
+        self._paused = False
         self.last_frame = time.monotonic()
         self.slot: FrameSlot[Frame] = FrameSlot()
         self.camera_info: CameraInfo | None = None
@@ -92,8 +93,15 @@ class CameraInput:
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether frames are wanted: not after `pause` or `close`."""
+        return not self._paused
+
     def match_publisher(self) -> None:
         """Subscribe, or subscribe anew, as the publishers of the topic ask for. Call it often."""
+        if self._paused:
+            return
         wanted = self._wanted_reliability()
         if wanted is None or (self._subscription is not None and wanted == self._asked):
             return
@@ -107,9 +115,15 @@ class CameraInput:
         self._asked = wanted
 
     def pause(self) -> None:
-        """Unsubscribe and drop the frame that waits; `match_publisher` goes on."""
+        """Unsubscribe and drop the frame that waits, until `resume`."""
+        self._paused = True
         self._unsubscribe()
         self._counts.add('dropped: stopped', self.slot.clear())
+
+    def resume(self) -> None:
+        """Take frames again."""
+        self._paused = False
+        self.match_publisher()
 
     def close(self) -> None:
         """Pause for ever, and let the one who takes frames end."""

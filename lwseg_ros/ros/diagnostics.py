@@ -9,14 +9,18 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from lwseg_ros.ros.camera_input import CameraInput, FrameCounts
+
 SILENCE_S = 2.0
 """Without a frame for so long, a camera counts as silent (our choice)."""
 
-_WORDS = {b'\x00': 'OK', b'\x01': 'WARN', b'\x02': 'ERROR'}
+SILENCE_LOG_PERIOD_S = 30.0
+
+Finding = tuple[bytes, str]
 
 
 class Diagnostics:
-    """Publishes one status with the worst thing that is known, and all figures.
+    """Publishes one status: the worst thing that is known, and all figures.
 
     The publisher is a plain one: it speaks in every lifecycle state.
     """
@@ -26,29 +30,73 @@ class Diagnostics:
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._processed = 0
         self._at = time.monotonic()
-        self.rate_hz = 0.0
 
-    def measure_rate(self, processed: int) -> None:
-        """Take the count of processed frames, for the rate since the last call."""
-        now = time.monotonic()
-        self.rate_hz = (processed - self._processed) / max(now - self._at, 1e-3)
-        self._processed, self._at = processed, now
+    def publish(
+        self,
+        fault: str,
+        camera: CameraInput | None,
+        counts: FrameCounts,
+        times_ms: Mapping[str, float],
+        about: Mapping[str, str],
+    ) -> None:
+        """Publish the state of the node.
 
-    def publish(self, findings: list[tuple[bytes, str]], values: Mapping[str, Any]) -> None:
-        """Publish the worst of the findings (level, sentence) as the message, and the values."""
+        `fault` says why it does not work, `camera` is None while it is not active, `times_ms` are
+        the stage times of the last frame, `about` is more to tell, by name.
+        """
+        frames = counts.snapshot()
+        rate_hz = self._rate_hz(frames['processed'])
+        findings = self._findings(fault, camera, rate_hz, times_ms.get('age', 0.0))
         level, message = max(findings, key=lambda finding: finding[0])
+        values = {
+            **{f'frames {what}': str(number) for what, number in frames.items()},
+            'rate (Hz)': f'{rate_hz:.2f}',
+            **{f'{stage} (ms)': f'{ms:.2f}' for stage, ms in times_ms.items()},
+            **about,
+        }
+        name = self._node.get_fully_qualified_name()
         status = DiagnosticStatus(
             level=level,
-            name=f'{self._node.get_fully_qualified_name()[1:]}: segmentation',
+            name=f'{name[1:]}: camera to mask',
             message=message,
-            hardware_id=self._node.get_fully_qualified_name(),
-            values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
+            hardware_id=name,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
-        stamp = self._node.get_clock().now().to_msg()
         array = DiagnosticArray(status=[status])
-        array.header.stamp = stamp
+        array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
+    def _rate_hz(self, processed: int) -> float:
+        """Return the processed frames a second since the last call."""
+        now = time.monotonic()
+        rate_hz = (processed - self._processed) / max(now - self._at, 1e-3)
+        self._processed, self._at = processed, now
+        return rate_hz
 
-def _text(value: Any) -> str:
-    return f'{value:.2f}' if isinstance(value, float) else str(value)
+    def _findings(
+        self, fault: str, camera: CameraInput | None, rate_hz: float, age_ms: float
+    ) -> list[Finding]:
+        """Return what is wrong, and what is right: (level, sentence) each."""
+        if fault:
+            return [(DiagnosticStatus.ERROR, fault)]
+        if camera is None:
+            return [(DiagnosticStatus.OK, 'not active')]
+        if not camera.is_open:
+            return [(DiagnosticStatus.OK, 'disabled by the enable service')]
+        findings: list[Finding] = [(DiagnosticStatus.OK, f'{rate_hz:.1f} frames a second')]
+        if camera.silent_s > SILENCE_S:
+            why = f'no frames: {camera.silence()}'
+            self._node.get_logger().warning(why, throttle_duration_sec=SILENCE_LOG_PERIOD_S)
+            findings.append((DiagnosticStatus.ERROR, why))
+        min_rate_hz = self._value('diagnostics.min_rate_hz')
+        if rate_hz < min_rate_hz:
+            slow = f'{rate_hz:.1f} frames a second, wanted {min_rate_hz:g}'
+            findings.append((DiagnosticStatus.WARN, slow))
+        max_age_ms = self._value('diagnostics.max_age_ms')
+        if 0 < max_age_ms < age_ms:
+            late = f'results are {age_ms:.0f} ms old, wanted {max_age_ms:g} at most'
+            findings.append((DiagnosticStatus.WARN, late))
+        return findings
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value

@@ -1,7 +1,7 @@
 """The ROS 2 node: camera images in, label image and drivable mask out.
 
-Three threads of control: the executor receives frames and runs the lifecycle, one worker infers
-the newest frame and publishes, and a watcher ends the process when a signal asks for it.
+Three threads: the executor receives frames and runs the lifecycle (this file), the worker decodes,
+infers and publishes (worker.py), and a watcher ends the process when a signal asks for it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -24,26 +21,19 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
-from rclpy.time import Time
 from std_srvs.srv import SetBool
 
-from lwseg_ros.drivable.mask import drivable_mask
-from lwseg_ros.errors import FrameError, LwsegError
+from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmenter
-from lwseg_ros.ros.camera_input import CameraInput, Frame, FrameCounts
-from lwseg_ros.ros.diagnostics import SILENCE_S, Diagnostics
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.ros.camera_input import CameraInput, FrameCounts
+from lwseg_ros.ros.diagnostics import Diagnostics
 from lwseg_ros.ros.outputs import HAS_VISION_MSGS, Outputs, published_space
 from lwseg_ros.ros.parameters import chosen, declare_parameters
 from lwseg_ros.ros.stop_signals import StopSignals
 from lwseg_ros.ros.transport import apply_large_image_profile, keep_freed_memory
-
-MAX_FAILURES_IN_A_ROW = 5
-"""Inferences that fail one after another before the node goes to its error state (our choice)."""
+from lwseg_ros.ros.worker import Worker
 
 WATCH_PERIOD_S = 0.1
-WORKER_GRACE_S = 0.5
-LOG_PERIOD_S = 5.0
 
 RCLError = rclpy_implementation.RCLError
 UnknownROSArgsError = rclpy_implementation.UnknownROSArgsError
@@ -85,11 +75,9 @@ class SegmentationNode(LifecycleNode):
         self._segmenter: Segmenter | None = None
         self._outputs: Outputs | None = None
         self._camera: CameraInput | None = None
-        self._worker: threading.Thread | None = None
+        self._worker: Worker | None = None
         self._enabled = True
-        self._failures_in_a_row = 0
         self._counts = FrameCounts()
-        self._times_ms: dict[str, float] = {}
         declare_parameters(self, lambda: self._segmenter is not None)
         self._diagnostics = Diagnostics(self)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -106,7 +94,7 @@ class SegmentationNode(LifecycleNode):
     @property
     def is_busy(self) -> bool:
         """Whether an inference is still running."""
-        return self._worker is not None and self._worker.is_alive()
+        return self._worker is not None and self._worker.is_alive
 
     # The lifecycle
 
@@ -128,14 +116,13 @@ class SegmentationNode(LifecycleNode):
         if self.is_busy:
             raise LwsegError('the inference of before is still running: activate again later')
         result = super().on_activate(state)
-        self._failures_in_a_row = 0
-        self._open_camera()
+        self._start_camera()
         return result
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let no more frames in, nor results out; ERROR if it is done because of a fault."""
-        self._close_camera()
+        self._stop_camera()
         result = super().on_deactivate(state)
         return ERROR if self.fault else result
 
@@ -179,7 +166,7 @@ class SegmentationNode(LifecycleNode):
 
     def release(self) -> None:
         """Undo configure and activate, as far as they came."""
-        self._close_camera()
+        self._stop_camera()
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -187,154 +174,58 @@ class SegmentationNode(LifecycleNode):
             self._segmenter.close()
         self._segmenter = None
 
-    # Frames
-
-    def _open_camera(self) -> None:
+    def _start_camera(self) -> None:
         segmenter, outputs = self._segmenter, self._outputs
         if segmenter is None or outputs is None:
             raise LwsegError('the node is not configured: configure it first')
         outputs.announce(self._value('output.min_confidence'))
-        camera = self._camera = CameraInput(
+        self._camera = CameraInput(
             self,
             self._value('input.transport'),
             lambda: self._value('input.reliability'),
             lambda: self._value('input.max_rate_hz'),
             self._counts,
         )
-        self._worker = threading.Thread(
-            target=self._work, args=(camera, segmenter, outputs), name='inference', daemon=True
-        )
-        self._worker.start()
-        self._watch()
+        self._worker = Worker(self, self._camera, segmenter, outputs, self._counts)
+        if self._enabled:
+            self._camera.match_publisher()
+        else:
+            self._camera.pause()
 
-    def _close_camera(self) -> None:
+    def _stop_camera(self) -> None:
         if self._camera is None or self._worker is None:
             return
         self._camera.close()
         self._camera = None
-        self._worker.join(WORKER_GRACE_S)
-
-    def _work(self, camera: CameraInput, segmenter: Segmenter, outputs: Outputs) -> None:
-        """Process the newest frame, again and again, until the camera is closed."""
-        while (frame := camera.slot.take()) is not None:
-            try:
-                self._process(frame, camera, segmenter, outputs)
-            except FrameError as error:
-                self._counts.add('refused')
-                self._complain(f'frame refused: {error}')
-            except Exception as error:
-                self._counts.add('dropped: inference failed')
-                self._failures_in_a_row += 1
-                self._complain(f'frame dropped: {error or type(error).__name__}')
-                if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                    self.fault = f'{self._failures_in_a_row} inferences in a row failed: {error}'
-                    return
-
-    def _process(
-        self, frame: Frame, camera: CameraInput, segmenter: Segmenter, outputs: Outputs
-    ) -> None:
-        times = _StageTimes(frame.received)
-        times.end('wait')
-        header = frame.message.header
-        limit_ms = self._value('input.max_age_ms')
-        if 0 < limit_ms < self._age_ms(header):
-            self._counts.add('dropped: too old')
-            return
-        image = image_from_message(frame.message)
-        times.end('decode')
-        segmentation = segmenter(image, output_size=self._value('output.size'))
-        drivable = drivable_mask(
-            segmentation,
-            self._value('drivable.min_confidence'),
-            self._value('drivable.min_region_fraction'),
-            self._value('drivable.ego_connected'),
-        )
-        self._failures_in_a_row = 0
-        times.end('infer')
-        if camera.slot.is_closed or not self._enabled:
-            self._counts.add('dropped: stopped')
-            return
-        outputs.publish(
-            header,
-            image,
-            segmentation,
-            drivable,
-            camera.camera_info,
-            self._value('output.min_confidence'),
-            self._value('output.overlay_alpha'),
-        )
-        times.end('publish')
-        self._counts.add('processed')
-        self._times_ms = {**times.ms, 'age': self._age_ms(header)}
-        outputs.publish_timing(header, self._times_ms)
-
-    # Watching
+        self._worker.join()
 
     def _watch(self) -> None:
         """Follow the publishers of the camera; leave the active state after a fault."""
-        if self._camera is None:
+        if self._camera is None or self._worker is None:
             return
-        if self.fault:
+        if self._worker.fault:
+            self.fault = self._worker.fault
             self.trigger_deactivate()
-        elif self._enabled:
+        else:
             self._camera.match_publisher()
 
     def _diagnose(self) -> None:
-        counts = self._counts.snapshot()
-        self._diagnostics.measure_rate(counts['processed'])
-        values: dict[str, Any] = {f'frames {what}': number for what, number in counts.items()}
-        values['rate (Hz)'] = self._diagnostics.rate_hz
-        values.update({f'{stage} (ms)': ms for stage, ms in self._times_ms.items()})
+        times_ms = self._worker.times_ms if self._worker is not None else {}
+        about = {}
         if self._segmenter is not None:
-            values['model'] = self._segmenter.info.name
-            values['backend'] = self._segmenter.description
-        self._diagnostics.publish(self._findings(), values)
-
-    def _findings(self) -> list[tuple[bytes, str]]:
-        """Return what is wrong, and what is right if nothing is: (level, sentence) each."""
-        if self.fault:
-            return [(DiagnosticStatus.ERROR, self.fault)]
-        if self._camera is None:
-            return [(DiagnosticStatus.OK, 'not active')]
-        if not self._enabled:
-            return [(DiagnosticStatus.OK, 'disabled by the enable service')]
-        findings = [(DiagnosticStatus.OK, f'{self._diagnostics.rate_hz:.1f} frames a second')]
-        if self._camera.silent_s > SILENCE_S:
-            why = self._camera.silence()
-            self.get_logger().warning(f'no frames: {why}', throttle_duration_sec=30.0)
-            findings.append((DiagnosticStatus.ERROR, f'no frames: {why}'))
-        min_rate_hz, max_age_ms = (
-            self._value('diagnostics.min_rate_hz'),
-            self._value('diagnostics.max_age_ms'),
-        )
-        if self._diagnostics.rate_hz < min_rate_hz:
-            findings.append(
-                (
-                    DiagnosticStatus.WARN,
-                    f'{self._diagnostics.rate_hz:.1f} frames a second, wanted {min_rate_hz:g}',
-                )
-            )
-        if 0 < max_age_ms < self._times_ms.get('age', 0.0):
-            age_ms = self._times_ms['age']
-            findings.append(
-                (DiagnosticStatus.WARN, f'results are {age_ms:.0f} ms old, wanted {max_age_ms:g}')
-            )
-        return findings
-
-    def _age_ms(self, header: Any) -> float:
-        """Return the age of a stamp; 0 if it is unknown or time has jumped back."""
-        stamp = Time.from_msg(header.stamp, clock_type=self.get_clock().clock_type)
-        if not stamp.nanoseconds:
-            return 0.0
-        return max(0.0, (self.get_clock().now() - stamp).nanoseconds / 1e6)
+            about = {'model': self._segmenter.info.name, 'backend': self._segmenter.description}
+        self._diagnostics.publish(self.fault, self._camera, self._counts, times_ms, about)
 
     # Services
 
     def _on_enable(self, request: Any, response: Any) -> Any:
         """Subscribe to the camera or unsubscribe: a disabled node costs nothing."""
         self._enabled = request.data
-        if self._camera is not None and not self._enabled:
-            self._camera.pause()
+        if self._camera is not None:
+            if self._enabled:
+                self._camera.resume()
+            else:
+                self._camera.pause()
         response.success = True
         response.message = 'enabled' if self._enabled else 'disabled'
         return response
@@ -353,24 +244,8 @@ class SegmentationNode(LifecycleNode):
 
         self._service_change_state.callback = answer
 
-    def _complain(self, sentence: str) -> None:
-        self.get_logger().error(sentence, throttle_duration_sec=LOG_PERIOD_S)
-
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
-
-
-class _StageTimes:
-    """How long each stage of one frame took, in milliseconds by name."""
-
-    def __init__(self, start: float) -> None:
-        self.ms: dict[str, float] = {}
-        self._last = start
-
-    def end(self, stage: str) -> None:
-        now = time.monotonic()
-        self.ms[stage] = (now - self._last) * 1e3
-        self._last = now
 
 
 def main(args: list[str] | None = None) -> int:
