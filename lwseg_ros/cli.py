@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +32,37 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help='Folder that relative data paths start from; else $LWSEG_DATA.'),
 ]
+
+
+@app.command()
+def demo(
+    bag: Annotated[Path | None, typer.Option(help='A ROS 1 or ROS 2 bag with images.')] = None,
+    video: Annotated[Path | None, typer.Option(help='A video file.')] = None,
+    out: Annotated[Path, typer.Option(help='Folder for the results.')] = Path('demo_output'),
+    model: Annotated[str, typer.Option(help='A shipped model or the path of a file.')] = 'road',
+    backend: Backend = 'auto',
+    topic: Annotated[str | None, typer.Option(help="Image topic, of a bag's several.")] = None,
+    rate: Annotated[float, typer.Option(min=0.01, help="Times the input's own speed.")] = 1.0,
+    seconds: Annotated[float | None, typer.Option(min=0, help='End after this much.')] = None,
+    seed: Annotated[int, typer.Option(help='Seed of the generated drive.')] = 1,
+) -> None:
+    """Run the real node on a generated drive, a bag or a video, and show what it answers."""
+    from lwseg_ros.demo.run import run_demo
+
+    run_demo(bag, video, out, model, backend, topic, rate, seconds, seed, Console())
+
+
+@app.command()
+def info(
+    model: Model,
+    description: Annotated[
+        Path | None, typer.Option(help="YAML for somebody else's ONNX, if not beside it.")
+    ] = None,
+) -> None:
+    """Print what a model file says of itself, as JSON."""
+    from lwseg_ros.inference.model_file import summarize_model
+
+    Console().print_json(data=summarize_model(model, description))
 
 
 @app.command()
@@ -69,7 +99,7 @@ def evaluate(
     """Measure a model on labelled images."""
     from lwseg_ros.evaluation.dataset import open_dataset
     from lwseg_ros.evaluation.evaluate import evaluate as run
-    from lwseg_ros.inference.model_file import resolve_model, sha256
+    from lwseg_ros.inference.model_file import resolve_model, sha256, write_atomically
     from lwseg_ros.inference.segmenter import Segmenter
 
     console = Console()
@@ -93,7 +123,7 @@ def evaluate(
             **figures,
         }
     if json_ is not None:
-        _write_json(json_, result)
+        write_atomically(json_, (json.dumps(result, indent=2) + '\n').encode())
     table = Table(title=f'{result["model"]} on {result["data"]}, {result["images"]} images')
     table.add_column('figure')
     table.add_column('value', justify='right')
@@ -103,6 +133,80 @@ def evaluate(
     for name, value in figures['iou'].items():
         table.add_row(f'IoU {name}', _figure(value))
     console.print(table)
+
+
+@app.command()
+def segment(
+    inputs: Annotated[list[Path], typer.Argument(help='Images, folders, videos or bags.')],
+    out: Annotated[Path, typer.Option(help='Folder for the results.')],
+    model: Annotated[str, typer.Option(help='A shipped model or the path of a file.')] = 'road',
+    description: Annotated[
+        Path | None, typer.Option(help="YAML for somebody else's ONNX, if not beside it.")
+    ] = None,
+    backend: Backend = 'auto',
+    precision: Precision = 'auto',
+    input_size: Annotated[
+        str, typer.Option(help="model (the model's own), source (the image's), or WxH.")
+    ] = 'model',
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help='Share of the label colours in the overlay.')
+    ] = 0.5,
+    confidence: Annotated[
+        bool, typer.Option('--confidence', help='Write NAME_confidence.png too.')
+    ] = False,
+    drivable: Annotated[
+        bool, typer.Option('--drivable', help='Write NAME_drivable.png too.')
+    ] = False,
+    frames: Annotated[
+        bool, typer.Option('--frames', help='Write the labels of each frame of videos and bags.')
+    ] = False,
+    topic: Annotated[
+        str | None, typer.Option(help='Image topic of a bag that has several.')
+    ] = None,
+) -> None:
+    """Label images, folders, videos and bags: class ids as PNG, and overlays to look at."""
+    from lwseg_ros.evaluation.segment_files import FileOptions, segment_files
+    from lwseg_ros.inference.segmenter import Segmenter
+
+    size = None if input_size == 'model' else input_size
+    options = FileOptions(
+        alpha=alpha, confidence=confidence, drivable=drivable, frames=frames, topic=topic
+    )
+    with Segmenter.load(
+        model, backend, precision=precision, input_size=size, description=description
+    ) as segmenter:
+        segment_files(segmenter, inputs, out, options, Console())
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help='best.safetensors of `lwseg train`, say.')],
+    out: Annotated[Path, typer.Option(help='The .onnx file to write.')],
+    name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="Network of somebody else's checkpoint; writes a .safetensors too."),
+    ] = None,
+    label_space: Annotated[
+        str | None, typer.Option(help='Label space of such a checkpoint: a name or a .yaml file.')
+    ] = None,
+    input_size: Annotated[
+        str, typer.Option(help='Default network size of such a checkpoint, WxH.')
+    ] = '512x512',
+) -> None:
+    """Turn a checkpoint into an ONNX model that says everything about itself, and check it."""
+    from lwseg_ros.inference.export import export_checkpoint
+
+    if network is not None and label_space is not None:
+        from lwseg_ros.inference.segmenter import parse_size
+        from lwseg_ros.training.checkpoint_import import import_checkpoint
+
+        weights = out.with_suffix('.safetensors')
+        import_checkpoint(checkpoint, weights, network, label_space, parse_size(input_size))
+        checkpoint = weights
+    elif network is not None or label_space is not None:
+        raise LwsegError('--network and --label-space go together')
+    Console().print_json(data=export_checkpoint(checkpoint, out, name))
 
 
 @app.command(
@@ -119,15 +223,6 @@ def node(context: typer.Context) -> None:
 
 def _figure(value: float | None) -> str:
     return '-' if value is None else f'{value:.4f}'
-
-
-def _write_json(path: Path, content: object) -> None:
-    partial = path.with_name(path.name + '.partial')
-    try:
-        partial.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-        os.replace(partial, path)
-    except OSError as error:
-        raise LwsegError(f'{path} cannot be written: {error.strerror}') from None
 
 
 def main() -> None:

@@ -16,6 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.graph import save_safetensors
+from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.networks import create_network
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2, imagenet_keys
 from lwseg_ros.networks.backbones.resnet import ResNet
 
@@ -117,3 +121,24 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], wanted: set[str], pat
 
 def _some(keys: list[str]) -> str:
     return ', '.join(keys[:3]) + (', …' if len(keys) > 3 else '')
+
+
+def import_checkpoint(
+    checkpoint: Path, out: Path, network: str, label_space: str, input_size: tuple[int, int]
+) -> None:
+    """Turn somebody's checkpoint of a catalog network into a model file of ours, safetensors.
+
+    The normalisation is ImageNet's, as in the authors' release. ModelError or DataError if the
+    checkpoint is not of that network and label space.
+    """
+    space = LabelSpace.load(label_space)
+    model = create_network(network, space.num_classes)
+    load_weights(model, checkpoint)
+    info = ModelInfo(
+        name=checkpoint.stem,
+        network=network,
+        label_space=space,
+        input_size=input_size,
+        provenance={'checkpoint': checkpoint.name},
+    )
+    save_safetensors(model, info, out)

@@ -26,7 +26,12 @@ from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.dataset import data_root, open_dataset
 from lwseg_ros.evaluation.evaluate import evaluate
 from lwseg_ros.inference.graph import ImageToLabels, save_safetensors
-from lwseg_ros.inference.model_file import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
+from lwseg_ros.inference.model_file import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelInfo,
+    write_atomically,
+)
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights
@@ -150,7 +155,8 @@ class Trainer:
                 if self._stop:
                     self.save()
                     raise KeyboardInterrupt
-        _write(self.out / 'result.json', json.dumps(result, indent=2) + '\n')
+        text = json.dumps(result, indent=2) + '\n'
+        write_atomically(self.out / 'result.json', text.encode())
         return result
 
     def _step(self, images: Tensor, allowed: Tensor) -> float:
@@ -280,9 +286,3 @@ def _summary(result: dict[str, Any]) -> str:
         for s in result['sets']
     )
     return f'{result["iteration"]:6d}  loss {result["loss"]:.3f}  {sets}'
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
