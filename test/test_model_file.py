@@ -72,6 +72,15 @@ def test_truncated_file_is_refused(
         read_model_info(path)
 
 
+def test_weights_in_other_files_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip('onnx')
+    path = tmp_path / 'model.onnx'
+    model = onnx.load(str(tiny_model))
+    onnx.save(model, str(path), save_as_external_data=True, location='weights', size_threshold=0)
+    with pytest.raises(ModelError, match='a model is one file'):
+        find_model(path)
+
+
 def test_overlong_safetensors_is_refused(safetensors_model: Path) -> None:
     safetensors_model.write_bytes(safetensors_model.read_bytes() + b'more')
     with pytest.raises(ModelError, match='truncated or damaged'):

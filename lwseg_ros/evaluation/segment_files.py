@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lwseg_ros.errors import DataError, FrameError, LwsegError
 from lwseg_ros.inference.model_file import write_atomically
@@ -76,7 +76,7 @@ def segment_files(
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn('{task.completed:.0f} done'),
         TimeRemainingColumn(),
     )
     try:

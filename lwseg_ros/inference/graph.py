@@ -168,9 +168,22 @@ def export_onnx(
         ) from error
     assert program is not None
     model = program.model_proto
+    _cast_first(model.graph)
     _strip(model)
     model.metadata_props.add(key=METADATA_KEY, value=info.to_json())
     write_atomically(path, model.SerializeToString())
+
+
+def _cast_first(graph: onnx.GraphProto) -> None:
+    """Leave the cast to float as the only node that sees the uint8 image, as TensorRT wants it."""
+    image = INPUT_NAMES[0]
+    (cast,) = (node for node in graph.node if node.op_type == 'Cast' and image in node.input)
+    graph.node.remove(cast)
+    graph.node.insert(0, cast)
+    for node in graph.node[1:]:
+        for position, name in enumerate(node.input):
+            if name == image:
+                node.input[position] = cast.output[0]
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -178,6 +178,8 @@ def find_model(
         return ModelSource(path, info, onnx=graph, fixed_size=fixed_size)
     info = read_model_info(path)
     if kind == 'onnx':
+        if _has_external_weights(path):
+            raise ModelError(f'{path} keeps its weights in other files; a model is one file')
         return ModelSource(path, info, onnx=path)
     return ModelSource(path, info, safetensors=path)
 
@@ -302,47 +304,65 @@ def _safetensors_metadata(file: BinaryIO, size: int) -> dict[str, str]:
     return texts
 
 
-# Field numbers of ModelProto and StringStringEntryProto in onnx.proto.
-_GRAPH, _METADATA_PROPS, _KEY, _VALUE = 7, 14, 1, 2
+# Field numbers in onnx.proto: of ModelProto, GraphProto, TensorProto, StringStringEntryProto.
+_GRAPH, _METADATA_PROPS = 7, 14
+_INITIALIZER = 5
+_EXTERNAL_DATA = 13
+_KEY, _VALUE = 1, 2
 
 
 def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
     """Walk the top level of a ModelProto, skipping over the graph."""
     metadata = {}
     has_graph = False
-    while file.tell() < size:
-        number, length = _next_field(file, size)
+    for number, end in _fields(file, size):
+        has_graph |= number == _GRAPH
         if number == _METADATA_PROPS:
-            end = file.tell() + length
-            entry = {}
-            while file.tell() < end:
-                key, text_length = _next_field(file, end)
-                entry[key] = file.read(text_length).decode('utf-8', 'replace')
+            entry = {
+                key: file.read(text_end - file.tell()).decode('utf-8', 'replace')
+                for key, text_end in _fields(file, end)
+            }
             metadata[entry.get(_KEY, '')] = entry.get(_VALUE, '')
-        else:
-            has_graph |= number == _GRAPH
-            file.seek(length, os.SEEK_CUR)
     if not has_graph:
         raise _TruncatedError('it holds no graph')
     return metadata
 
 
-def _next_field(file: BinaryIO, end: int) -> tuple[int, int]:
-    """Return the number of the next protobuf field and how many bytes of payload follow."""
-    tag = _varint(file)
-    wire_type = tag & 7
-    if wire_type == 0:
-        _varint(file)
-        length = 0
-    elif wire_type == 2:
-        length = _varint(file)
-    elif wire_type in (1, 5):
-        length = 8 if wire_type == 1 else 4
-    else:
-        raise _TruncatedError(f'an unknown protobuf wire type {wire_type}')
-    if file.tell() + length > end:
-        raise _TruncatedError(f'a field of {length} bytes where {end - file.tell()} are left')
-    return tag >> 3, length
+def _has_external_weights(path: Path) -> bool:
+    """Tell whether an ONNX file takes weights from other files."""
+    with path.open('rb') as file:
+        return any(
+            field == _EXTERNAL_DATA
+            for number, graph_end in _fields(file, path.stat().st_size)
+            if number == _GRAPH
+            for tensor, tensor_end in _fields(file, graph_end)
+            if tensor == _INITIALIZER
+            for field, _ in _fields(file, tensor_end)
+        )
+
+
+def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Go through protobuf fields from here to `end`: the number and where the payload ends.
+
+    The file stands at the payload, and wherever it is read to, the next field is found.
+    """
+    while file.tell() < end:
+        tag = _varint(file)
+        wire_type = tag & 7
+        if wire_type == 0:
+            _varint(file)
+            length = 0
+        elif wire_type == 2:
+            length = _varint(file)
+        elif wire_type in (1, 5):
+            length = 8 if wire_type == 1 else 4
+        else:
+            raise _TruncatedError(f'an unknown protobuf wire type {wire_type}')
+        field_end = file.tell() + length
+        if field_end > end:
+            raise _TruncatedError(f'a field of {length} bytes where {end - file.tell()} are left')
+        yield tag >> 3, field_end
+        file.seek(field_end)
 
 
 def _varint(file: BinaryIO) -> int:
