@@ -22,7 +22,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 
 from lwseg_ros.demo.drive import GeneratedDrive
-from lwseg_ros.demo.run import run_demo
+from lwseg_ros.demo.run import DRIVE_SEED, run_demo
 from lwseg_ros.demo.sources import TYPESTORE, image_message
 from lwseg_ros.errors import DataError, LwsegError, ModelError
 from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
@@ -112,7 +112,7 @@ def test_a_generated_drive(tiny_model: Path, tmp_path: Path) -> None:
     picture = cv2.imdecode(pictures[0].data, cv2.IMREAD_COLOR)
     assert (mask.encoding, mask.height, mask.width) == ('mono8', *picture.shape[:2])
     truth = topics['/ground_truth/labels'][2][0]
-    drive = GeneratedDrive(1, mask.width, mask.height, 15, 15.0, kind='city')
+    drive = GeneratedDrive(DRIVE_SEED, mask.width, mask.height, 15, 15.0, kind='city')
     np.testing.assert_array_equal(truth.data.reshape(truth.height, -1), drive.frame(0).labels)
     assert np.abs(drive.frame(0).image[..., ::-1].astype(int) - picture).mean() < 4
     assert count_frames(out / 'overlay.mp4') == 15
@@ -239,7 +239,7 @@ def test_an_interrupted_demo_leaves_neither_files_nor_processes(
     bag = write_bag(tmp_path / 'drive', [10**9 + i for i in range(600)])
     out = tmp_path / 'out'
     program = (
-        'from pathlib import Path; from lwseg_ros.demo.run import run_demo; '
+        'from pathlib import Path; from lwseg_ros.demo.run import DRIVE_SEED, run_demo; '
         f'run_demo(bag=Path({str(bag)!r}), out=Path({str(out)!r}), model={str(tiny_model)!r})'
     )
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}

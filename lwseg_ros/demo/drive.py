@@ -1,8 +1,9 @@
 """A generated drive: camera images of a street with exact labels, stamps and camera geometry.
 
-The ground is textured by casting the ray of every pixel onto it, so its perspective is exact; everything
-that stands on it is a camera-facing sprite, an upright textured panel or a polygon mesh, drawn from far to
-near into the image and the label image alike. Method and proportions are our choice; OpenCV and NumPy only.
+The ground is textured by casting the ray of every pixel onto it, so its perspective is exact;
+everything that stands on it is a camera-facing sprite, an upright textured panel or a polygon
+mesh, drawn from far to near into the image and the label image alike. Method and proportions are
+our choice.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _FIRST_STAMP_NS = 1_700_000_000_000_000_000
 class Camera:
     """A pinhole camera on a vehicle.
 
-    Vehicle frame: x forward, y left, z up, metres, origin on the ground below the camera. Image frame:
-    u to the right, v down, pixels, the centre of the first pixel at (0, 0). `pitch` (radians) is
-    positive when the camera looks down.
+    Vehicle frame: x forward, y left, z up, metres, origin on the ground below the camera. Image
+    frame: u to the right, v down, pixels, the centre of the first pixel at (0, 0). `pitch`
+    (radians) is positive when the camera looks down.
     """
 
     width: int
@@ -55,7 +56,7 @@ class Camera:
         )
 
     def project(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return `[n, 3]`: u, v and depth along the optical axis of points `[n, 3]` in the vehicle frame."""
+        """Return u, v and depth along the axis, `[n, 3]`, of vehicle-frame points `[n, 3]`."""
         x, y, z = np.asarray(points, np.float64).T
         sin, cos = np.sin(self.pitch), np.cos(self.pitch)
         z = z - self.mount_height
@@ -78,13 +79,15 @@ class DriveFrame(NamedTuple):
     camera: Camera
     """The camera with its exact pitch in this frame."""
     ground_forward: npt.NDArray[np.float32]
-    """float32 `[H]`: how far ahead (metres) the ground seen in each row lies; NaN above the ground."""
+    """float32 `[H]`: how far ahead, in metres, the ground seen in each row lies; NaN above it."""
     ground_up: npt.NDArray[np.float32]
     """float32 `[H]`: the height of that ground above the ground below the camera, metres."""
 
 
 class GeneratedDrive(Sequence[DriveFrame]):
-    """A drive of `frames` frames; equal arguments give equal bytes, and frames may be asked for in any order.
+    """A drive of `frames` frames, which may be asked for in any order.
+
+    Equal arguments give equal bytes (with the same versions of OpenCV and NumPy).
 
     Example: `frame = GeneratedDrive(7, 640, 360).frame(0)`.
 
@@ -102,11 +105,12 @@ class GeneratedDrive(Sequence[DriveFrame]):
     ) -> None:
         if kind is not None and kind not in street.KINDS:
             raise DataError(
-                f'a generated drive of kind {kind!r} was asked for: choose one of {", ".join(street.KINDS)}'
+                f'a generated drive cannot be {kind!r}: choose one of {", ".join(street.KINDS)}'
             )
         if min(width, height) < 32 or frames < 1 or not rate_hz > 0 or seed < 0:
             raise DataError(
-                f'a generated drive needs at least 32x32 pixels, one frame, a rate above 0 and a seed of at least 0; '
+                'a generated drive needs at least 32x32 pixels, one frame, a rate above 0 and a '
+                'seed of at least 0; '
                 f'got {width}x{height}, {frames} frames, {rate_hz} Hz, seed {seed}'
             )
         self.seed, self.frames, self.rate_hz = seed, frames, rate_hz
@@ -115,13 +119,15 @@ class GeneratedDrive(Sequence[DriveFrame]):
         lay = self.scene.layout
         view = np.deg2rad(rng.uniform(52, 84))
         self.camera = Camera(
-            width, height, float(width / 2 / np.tan(view / 2)), float(rng.uniform(1.15, 2.1)),
+            width,
+            height,
+            float(width / 2 / np.tan(view / 2)),
+            float(rng.uniform(1.15, 2.1)),
             float(np.deg2rad(rng.uniform(-2, 8))),
-        )  # fmt: skip
+        )
         self._phases = rng.uniform(0, 2 * np.pi, 8)
         self._sway = float(rng.uniform(0.05, 0.35))
         self._shake = float(np.deg2rad(rng.uniform(0.05, 0.3)))
-        self._start = float(rng.uniform(0, LENGTH))
         self._bonnet = float(rng.uniform(0.03, 0.12)) if rng.random() < 0.22 else 0.0
         self._bonnet_color = rng.uniform(15, 120) * rng.uniform(0.85, 1.1, 3)
         self._grade = _Grade.draw(rng, lay.mood, width, height)
@@ -158,7 +164,7 @@ class GeneratedDrive(Sequence[DriveFrame]):
         """Render frame `i`."""
         rng = np.random.default_rng((self.seed, i))
         time_s = i / self.rate_hz
-        place = self._start + self.scene.layout.speed * time_s
+        place = self.scene.layout.speed * time_s
         bump = (
             self._shake
             * np.sin(place * 0.9 + self._phases[5])
@@ -252,7 +258,10 @@ class _Road:
     def place(
         self, x: npt.ArrayLike, d: npt.ArrayLike, z: npt.ArrayLike
     ) -> npt.NDArray[np.float64]:
-        """Return vehicle-frame points `[n, 3]` of points `x` ahead along the road, `d` beside its axis, `z` above it."""
+        """Return vehicle-frame points `[n, 3]` of points on or above the road.
+
+        `x` is ahead along the road, `d` to the left of its axis, `z` above it.
+        """
         ahead = np.asarray(x, np.float64)
         y = np.interp(ahead, self.x, self.lateral) + np.asarray(d) / np.interp(
             ahead, self.x, self.cos
@@ -288,9 +297,13 @@ class _Canvas:
             [[scale, 0, -shift - camera.center[0] * scale], [0, rise, 255 - horizon * rise]]
         )
         cv2.warpAffine(
-            scene.sky, affine, (camera.width, camera.height), self.image,
-            cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_WRAP,
-        )  # fmt: skip
+            scene.sky,
+            affine,
+            (camera.width, camera.height),
+            self.image,
+            cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            cv2.BORDER_WRAP,
+        )
         below = max(0, int(horizon) - 1)
         if below < camera.height:
             self.image[below:] = np.asarray(self.fog, np.uint8)
@@ -349,9 +362,12 @@ class _Canvas:
             texture, shrink = textures[mip[begin]], np.float32(0.5 ** int(mip[begin]))
             offset = np.float32(0.5) * shrink - np.float32(0.5)
             self.image[first + begin : first + end] = cv2.remap(
-                texture, column[begin:end] * shrink + offset, rows[begin:end] * shrink + offset,
-                cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE,
-            )  # fmt: skip
+                texture,
+                column[begin:end] * shrink + offset,
+                rows[begin:end] * shrink + offset,
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
             begin = end
         self._grain(grain, first, depth, forward + place, lateral)
         misty = int(np.searchsorted(-forward, -8.0))
@@ -361,9 +377,13 @@ class _Canvas:
             strip[:] = strip * (1 - amount) + np.asarray(self.fog, np.float32) * amount
 
     def _grain(
-        self, grain: Image, first: int, depth: npt.NDArray[np.float64], along: npt.NDArray[np.float64],
+        self,
+        grain: Image,
+        first: int,
+        depth: npt.NDArray[np.float64],
+        along: npt.NDArray[np.float64],
         lateral: npt.NDArray[np.float64],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Roughen the near ground with a small tile of `_GRAIN` pixels a metre."""
         begin = int(np.argmax(depth < 2.5 * self.camera.focal / _GRAIN))
         if depth[begin] * _GRAIN >= 2.5 * self.camera.focal:
@@ -463,7 +483,10 @@ class _Canvas:
         gain: float,
         x: float,
     ) -> None:
-        """Warp a premultiplied picture by a homography and lay it over the image; labels take its opaque half."""
+        """Warp a premultiplied picture by a homography and lay it over the image.
+
+        The labels take the pixels that are more than half opaque.
+        """
         left, top = max(0, int(box[0]) - 1), max(0, int(box[1]) - 1)
         right = min(self.camera.width, int(box[2]) + 2)
         bottom = min(self.camera.height, int(box[3]) + 2, self.road.hidden_below(x))
@@ -536,7 +559,7 @@ class _Canvas:
     def _clipped(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Cut a polygon at the near plane (Sutherland-Hodgman) and project the rest."""
         kept = []
-        for a, b in zip(points, np.roll(points, -1, axis=0)):
+        for a, b in zip(points, np.roll(points, -1, axis=0), strict=True):
             if a[0] >= NEAR:
                 kept.append(a)
             if (a[0] >= NEAR) != (b[0] >= NEAR):

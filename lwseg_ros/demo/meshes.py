@@ -16,7 +16,7 @@ RUBBER: Color = (22, 22, 24)
 
 
 class Polygon(NamedTuple):
-    """A flat polygon seen from one side; `points` float32 `[n, 3]` in metres (forward, left, up)."""
+    """A flat polygon seen from one side; `points` are metres (forward, left, up)."""
 
     points: Points
     color: Color
@@ -48,25 +48,52 @@ def shaded(points: Points, color: Color, sun: Points) -> Polygon:
 # lower edge forwards, over the bonnet and the roof back; True marks an edge of glass.
 _SILHOUETTES = {
     'hatchback': [
-        (-0.5, 0.2, False), (0.5, 0.2, False), (0.5, 0.48, False), (0.43, 0.56, False),
-        (0.21, 0.63, True), (0.02, 0.96, False), (-0.1, 1.0, False), (-0.38, 0.97, True),
-        (-0.47, 0.64, False), (-0.5, 0.56, False),
+        (-0.5, 0.2, False),
+        (0.5, 0.2, False),
+        (0.5, 0.48, False),
+        (0.43, 0.56, False),
+        (0.21, 0.63, True),
+        (0.02, 0.96, False),
+        (-0.1, 1.0, False),
+        (-0.38, 0.97, True),
+        (-0.47, 0.64, False),
+        (-0.5, 0.56, False),
     ],
     'saloon': [
-        (-0.5, 0.2, False), (0.5, 0.2, False), (0.5, 0.5, False), (0.44, 0.57, False),
-        (0.19, 0.64, True), (0.04, 0.97, False), (-0.08, 1.0, False), (-0.22, 0.97, True),
-        (-0.36, 0.67, False), (-0.48, 0.64, False),
+        (-0.5, 0.2, False),
+        (0.5, 0.2, False),
+        (0.5, 0.5, False),
+        (0.44, 0.57, False),
+        (0.19, 0.64, True),
+        (0.04, 0.97, False),
+        (-0.08, 1.0, False),
+        (-0.22, 0.97, True),
+        (-0.36, 0.67, False),
+        (-0.48, 0.64, False),
     ],
     'suv': [
-        (-0.5, 0.22, False), (0.5, 0.22, False), (0.5, 0.55, False), (0.45, 0.62, False),
-        (0.22, 0.66, True), (0.1, 0.96, False), (0.0, 1.0, False), (-0.44, 0.98, True),
-        (-0.49, 0.62, False), (-0.5, 0.56, False),
+        (-0.5, 0.22, False),
+        (0.5, 0.22, False),
+        (0.5, 0.55, False),
+        (0.45, 0.62, False),
+        (0.22, 0.66, True),
+        (0.1, 0.96, False),
+        (0.0, 1.0, False),
+        (-0.44, 0.98, True),
+        (-0.49, 0.62, False),
+        (-0.5, 0.56, False),
     ],
     'van': [
-        (-0.5, 0.14, False), (0.5, 0.14, False), (0.5, 0.4, False), (0.45, 0.5, True),
-        (0.36, 0.9, False), (0.3, 1.0, False), (-0.48, 1.0, False), (-0.5, 0.96, False),
+        (-0.5, 0.14, False),
+        (0.5, 0.14, False),
+        (0.5, 0.4, False),
+        (0.45, 0.5, True),
+        (0.36, 0.9, False),
+        (0.3, 1.0, False),
+        (-0.48, 1.0, False),
+        (-0.5, 0.96, False),
     ],
-}  # fmt: skip
+}
 _SIZES = {
     'hatchback': (4.0, 1.75, 1.48),
     'saloon': (4.6, 1.82, 1.46),
@@ -74,9 +101,19 @@ _SIZES = {
     'van': (5.4, 2.0, 2.3),
 }
 _PAINT: Sequence[Color] = (
-    (214, 216, 218), (186, 188, 192), (58, 60, 64), (30, 31, 34), (110, 114, 120), (128, 24, 28),
-    (30, 54, 110), (196, 190, 176), (66, 84, 66), (200, 150, 40), (90, 30, 30), (150, 170, 190),
-)  # fmt: skip
+    (214, 216, 218),
+    (186, 188, 192),
+    (58, 60, 64),
+    (30, 31, 34),
+    (110, 114, 120),
+    (128, 24, 28),
+    (30, 54, 110),
+    (196, 190, 176),
+    (66, 84, 66),
+    (200, 150, 40),
+    (90, 30, 30),
+    (150, 170, 190),
+)
 
 
 def _wheel(
@@ -98,14 +135,12 @@ def _wheel(
 
 
 def vehicle(rng: np.random.Generator, kind: str, sun: Points, reverse: bool) -> list[Polygon]:
-    """A vehicle around its centre on the ground, in drawing order; `reverse` makes it face backwards.
+    """A vehicle around its centre on the ground, in drawing order.
 
-    `kind` is one of hatchback, saloon, suv, van, truck, bus.
+    `kind` is one of hatchback, saloon, suv, van, truck, bus; `reverse` makes it face backwards.
     """
-    if kind in ('truck', 'bus'):
-        parts = _large_vehicle(rng, kind)
-    else:
-        parts = _small_vehicle(rng, kind)
+    build = _large_vehicle if kind in ('truck', 'bus') else _small_vehicle
+    parts = build(rng, kind)
     turn = np.array([-1.0, -1.0, 1.0]) if reverse else np.ones(3)
     polygons = []
     for corners, color, inner in parts:
@@ -254,8 +289,10 @@ def _box(x0: float, x1: float, half: float, z0: float, z1: float, color: Color) 
     middle = np.array([(x0 + x1) / 2, 0.0, (z0 + z1) / 2])
     corner = {
         (i, j, k): np.array([x, y, z])
-        for i, x in enumerate((x0, x1)) for j, y in enumerate((-half, half)) for k, z in enumerate((z0, z1))
-    }  # fmt: skip
+        for i, x in enumerate((x0, x1))
+        for j, y in enumerate((-half, half))
+        for k, z in enumerate((z0, z1))
+    }
     faces = (
         [[(a, 0, 0), (a, 1, 0), (a, 1, 1), (a, 0, 1)] for a in (0, 1)]
         + [[(0, a, 0), (1, a, 0), (1, a, 1), (0, a, 1)] for a in (0, 1)]
@@ -323,13 +360,16 @@ def tinted(rng: np.random.Generator, color: Color) -> Color:
 def gable_roof(
     length: float, depth: float, eaves: float, ridge: float, color: Color, sun: Points
 ) -> list[Polygon]:
-    """A pitched roof over the rectangle of a house that starts at x = 0 and y = 0 and runs to +x and +y."""
+    """A pitched roof over a house whose corner is at x = 0, y = 0 and that runs to +x and +y."""
     a, b = np.array([-0.3, -0.3, eaves]), np.array([length + 0.3, -0.3, eaves])
     c, d = np.array([length + 0.3, depth + 0.3, eaves]), np.array([-0.3, depth + 0.3, eaves])
     e, f = np.array([-0.3, depth / 2, ridge]), np.array([length + 0.3, depth / 2, ridge])
     middle = np.array([length / 2, depth / 2, eaves - 0.5])
     gable = (color[0] * 0.5 + 90, color[1] * 0.5 + 86, color[2] * 0.5 + 80)
     faces: Sequence[tuple[list[npt.NDArray[np.float64]], Color]] = (
-        ([a, b, f, e], color), ([d, c, f, e], color), ([a, d, e], gable), ([b, c, f], gable),
-    )  # fmt: skip
+        ([a, b, f, e], color),
+        ([d, c, f, e], color),
+        ([a, d, e], gable),
+        ([b, c, f], gable),
+    )
     return [shaded(outward(face, middle), tint, sun) for face, tint in faces]

@@ -48,7 +48,7 @@ from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
 from lwseg_ros.ros.transport import apply_large_image_profile, keep_freed_memory
 
 NODE_NAME = '/segmentation'
-DRIVE_SEED = 1
+DRIVE_SEED = 6
 DRIVE_SIZE = (768, 432)
 DRIVE_FRAMES = 120
 DRIVE_RATE_HZ = 15.0

@@ -1,8 +1,8 @@
-"""What stands where along a generated street: the ground seen from above, houses, plants, traffic and light.
+"""What stands where along a generated street: ground, houses, plants, traffic and light.
 
 Positions are road coordinates in metres: `s` along the road, `d` to the left of its axis, `z` up.
-The street repeats after `LENGTH` metres, so a drive may be of any length. Everything is drawn from one
-generator; the same seed gives the same street. All proportions are our choice.
+The street repeats after `LENGTH` metres, so a drive may be of any length. Everything is drawn from
+one generator; the same seed gives the same street. All proportions are our choice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from lwseg_ros.demo.sprites import Image
 LENGTH = 384.0
 HALF_WIDTH = 32.0
 TEXEL = 1 / 16
+SHOULDER = 2.2
+MEDIAN = 3.2
 KINDS = ('city', 'suburb', 'rural', 'highway')
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
@@ -49,7 +51,7 @@ MATERIAL_LABELS = np.array(
 
 
 class Billboard(NamedTuple):
-    """An upright sprite that faces the camera; `z` is its foot, `width` and `height` are metres."""
+    """An upright sprite that faces the camera; `z` is its foot; metres."""
 
     s: float
     d: float
@@ -75,7 +77,7 @@ class Panel(NamedTuple):
 
 
 class Solid(NamedTuple):
-    """Coloured polygons around `(s, d)` on the ground; `footprint` (length, width) casts a soft shadow."""
+    """Coloured polygons around `(s, d)`; `footprint` (length, width) casts a soft shadow."""
 
     s: float
     d: float
@@ -94,7 +96,10 @@ class Mover(NamedTuple):
 
 @dataclass
 class Layout:
-    """The cross-section of a street and the mood of the hour."""
+    """The cross-section of a street and the mood of the hour.
+
+    A highway has `lanes` in its one carriageway, other roads have as many in each direction.
+    """
 
     kind: str
     keeps_right: bool
@@ -115,15 +120,15 @@ class Layout:
     @property
     def half(self) -> float:
         """Distance from the road's axis to its edge, metres."""
-        return (
-            self.lanes * self.lane_width + self.parking + (2.2 if self.kind == 'highway' else 0.3)
-        )
+        if self.kind == 'highway':
+            return self.lanes * self.lane_width / 2 + SHOULDER
+        return self.lanes * self.lane_width + self.parking + 0.3
 
     @property
     def ego_d(self) -> float:
         """Where the camera's lane is, metres to the left of the axis."""
-        lane = self.lanes / 2 if self.kind == 'highway' else self.lanes - 0.5
-        offset = (lane - (0.5 if self.kind == 'highway' else 0.0)) * self.lane_width
+        lane = self.lanes / 2 - 0.5 if self.kind == 'highway' else self.lanes - 0.5
+        offset = lane * self.lane_width
         return -offset if self.keeps_right else offset
 
 
@@ -194,16 +199,25 @@ def _layout(rng: np.random.Generator, kind: str) -> Layout:
         parking=half_parking,
         sidewalk=float(sidewalk),
         facade=float(road + sidewalk + (rng.uniform(0.2, 1.5) if city else rng.uniform(4, 9))),
-        speed=float(rng.uniform(5, 10) if city else rng.uniform(7, 12) if suburb else rng.uniform(11, 17)
-                    if rural else rng.uniform(19, 27)),
+        speed=float(
+            rng.uniform(5, 10)
+            if city
+            else rng.uniform(7, 12)
+            if suburb
+            else rng.uniform(11, 17)
+            if rural
+            else rng.uniform(19, 27)
+        ),
         turn=float(rng.uniform(0, 0.1) if kind == 'highway' else rng.uniform(0, 0.24)),
         hill=float(rng.uniform(0, 0.35 if city else 0.8)),
         mood=mood,
         season=float(rng.random()),
         haze=float(rng.choice([0.0006, 0.0015, 0.004], p=[0.4, 0.4, 0.2])),
         sun=sun,
-        marked=bool(rng.random() < {'city': 0.88, 'suburb': 0.65, 'rural': 0.6, 'highway': 1.0}[kind]),
-    )  # fmt: skip
+        marked=bool(
+            rng.random() < {'city': 0.88, 'suburb': 0.65, 'rural': 0.6, 'highway': 1.0}[kind]
+        ),
+    )
 
 
 class _Builder:
@@ -220,8 +234,6 @@ class _Builder:
         self.junctions: list[tuple[float, float, int]] = []
         self.fleet: dict[tuple[str, bool, int], list[Polygon]] = {}
 
-    # ---- the ground -------------------------------------------------------------------------
-
     def _strip(
         self, d0: float, d1: float, material: Material, s0: float = 0, s1: float = LENGTH
     ) -> None:
@@ -229,8 +241,14 @@ class _Builder:
         left, right = (max(0, round((d + HALF_WIDTH) / TEXEL)) for d in sorted((d0, d1)))
         self.material[max(0, round(s0 / TEXEL)) : round(s1 / TEXEL), left:right] = material
 
-    def _line(self, d: float, dash: float = 0, gap: float = 0, width: float = 0.14,
-              material: Material = Material.WHITE) -> None:  # fmt: skip
+    def _line(
+        self,
+        d: float,
+        dash: float = 0,
+        gap: float = 0,
+        width: float = 0.14,
+        material: Material = Material.WHITE,
+    ) -> None:
         left = round((d - width / 2 + HALF_WIDTH) / TEXEL)
         right = left + max(2, round(width / TEXEL))
         along = np.arange(self.rows) * TEXEL
@@ -255,11 +273,12 @@ class _Builder:
                 self._strip(side * half, side * (half + dirt), Material.DIRT)
         if kind == 'highway':
             other = 1 if lay.keeps_right else -1
-            near, far = half + 3.2, half + 3.2 + 2 * half
+            near = half + MEDIAN
+            far = near + 2 * half
             self._strip(other * near, other * far, surface)
-            self._line(other * (near + 0.6))
+            self._line(other * (near + SHOULDER - 0.1))
             for lane in range(1, lay.lanes):
-                self._line(other * (near + 1 + lane * lay.lane_width), 6, 12)
+                self._line(other * (near + SHOULDER + lane * lay.lane_width), 6, 12)
         self._strip(-half, half, surface)
         self._wander()
         if kind in ('city', 'suburb'):
@@ -270,8 +289,12 @@ class _Builder:
             self._markings()
         for _ in range(int(rng.integers(0, 14))):
             s, d = rng.uniform(0, LENGTH - 12), rng.uniform(-half, half - 2)
-            patch = self.material[round(s / TEXEL) : round((s + rng.uniform(1, 12)) / TEXEL),
-                                  round((d + HALF_WIDTH) / TEXEL) : round((min(half, d + rng.uniform(0.5, 2.5)) + HALF_WIDTH) / TEXEL)]  # fmt: skip
+            patch = self.material[
+                round(s / TEXEL) : round((s + rng.uniform(1, 12)) / TEXEL),
+                round((d + HALF_WIDTH) / TEXEL) : round(
+                    (min(half, d + rng.uniform(0.5, 2.5)) + HALF_WIDTH) / TEXEL
+                ),
+            ]
             patch[patch == Material.ASPHALT] = Material.PATCH
 
     def _wander(self) -> None:
@@ -339,8 +362,11 @@ class _Builder:
             if lay.parking:
                 self._line(side * (inner + 0.1), 0 if rng.random() < 0.5 else 1.0, 1.0, 0.12)
             elif lay.kind == 'rural' or rng.random() < 0.25:
-                self._line(side * (lay.half - 0.2), width=0.12,
-                           material=Material.YELLOW if rng.random() < 0.2 else Material.WHITE)  # fmt: skip
+                self._line(
+                    side * (lay.half - 0.2),
+                    width=0.12,
+                    material=Material.YELLOW if rng.random() < 0.2 else Material.WHITE,
+                )
         for s in rng.uniform(0, LENGTH - 8, int(rng.integers(0, 5))):
             self._arrow(float(s), lay.ego_d)
 
@@ -360,8 +386,6 @@ class _Builder:
             side == which and s0 < end and s1 > start for start, end, which in self.junctions
         )
 
-    # ---- what stands beside the road ----------------------------------------------------------
-
     def furnish(self) -> None:
         """Put up buildings, fences, trees, lamps and signs on both sides."""
         rng, lay = self.rng, self.layout
@@ -379,8 +403,14 @@ class _Builder:
         elif lay.kind == 'rural' and rng.random() < 0.6:
             start = rng.uniform(20, 200)
             side = int(rng.choice([-1, 1]))
-            self._along(side * (lay.half + 0.8), start, start + rng.uniform(40, 140), 0.75,
-                        sprites.pyramid(sprites.guard_rail(rng)), FENCE)  # fmt: skip
+            self._along(
+                side * (lay.half + 0.8),
+                start,
+                start + rng.uniform(40, 140),
+                0.75,
+                sprites.pyramid(sprites.guard_rail(rng)),
+                FENCE,
+            )
         if rng.random() < (0.75 if lay.kind == 'highway' else 0.22):
             self._bridge(
                 rng.uniform(70, 300),
@@ -415,8 +445,10 @@ class _Builder:
         reach = 0.6 * size / max(float(sun[2]), 0.3)
         for _ in range(14):
             ds, dd = self.rng.normal(0, 0.16 * size, 2)
-            center = ((d + dd - float(sun[1]) * reach + HALF_WIDTH) / (4 * TEXEL),
-                      ((s + ds - float(sun[0]) * reach) % LENGTH) / (4 * TEXEL))  # fmt: skip
+            center = (
+                (d + dd - float(sun[1]) * reach + HALF_WIDTH) / (4 * TEXEL),
+                ((s + ds - float(sun[0]) * reach) % LENGTH) / (4 * TEXEL),
+            )
             radius = max(1, round(self.rng.uniform(0.08, 0.17) * size / (4 * TEXEL)))
             cv2.circle(self.shade, (round(center[0]), round(center[1])), radius, 0, -1)
 
@@ -424,8 +456,17 @@ class _Builder:
         lit = max(0.0, float(self.layout.sun[0]) * ds + float(self.layout.sun[1]) * dd)
         return 0.72 + 0.42 * lit
 
-    def _box(self, s0: float, s1: float, side: int, front: float, depth: float, height: float,
-             pictures: list[Image], flank: list[Image]) -> None:  # fmt: skip
+    def _box(
+        self,
+        s0: float,
+        s1: float,
+        side: int,
+        front: float,
+        depth: float,
+        height: float,
+        pictures: list[Image],
+        flank: list[Image],
+    ) -> None:
         d0, d1 = side * front, side * (front + depth)
         # panels no longer than 10 m keep the drawing order right
         parts = max(1, round((s1 - s0) / 10))
@@ -438,9 +479,18 @@ class _Builder:
                 if width > 40
             ]
             self.static.append(
-                Panel(float(edges[part]), d0, float(edges[part + 1]), d0, 0, height, cut or pictures, BUILDING,
-                      self._sun_gain(0, -side))
-            )  # fmt: skip
+                Panel(
+                    float(edges[part]),
+                    d0,
+                    float(edges[part + 1]),
+                    d0,
+                    0,
+                    height,
+                    cut or pictures,
+                    BUILDING,
+                    self._sun_gain(0, -side),
+                )
+            )
         self.static.append(
             Panel(s0, d1, s0, d0, 0, height, flank, BUILDING, self._sun_gain(-1, 0))
         )
@@ -491,8 +541,14 @@ class _Builder:
         for s in rng.uniform(s0 + 2, s1 - 2, 7):
             self._plant(float(s), side * (lay.facade + rng.uniform(2, 16)), rng.uniform(5, 11))
         kind = sprites.fence(rng) if rng.random() < 0.6 else sprites.wall(rng)
-        self._along(side * lay.facade, s0, s1, rng.uniform(0.9, 1.8), sprites.pyramid(kind),
-                    FENCE if kind.shape[0] == 80 else BUILDING)  # fmt: skip
+        self._along(
+            side * lay.facade,
+            s0,
+            s1,
+            rng.uniform(0.9, 1.8),
+            sprites.pyramid(kind),
+            FENCE if kind.shape[0] == 80 else BUILDING,
+        )
 
     def _houses(self, side: int) -> None:
         rng, lay = self.rng, self.layout
@@ -566,7 +622,7 @@ class _Builder:
             far = rng.uniform(0, 16) ** 1.0
             size = rng.uniform(4, 12) if rng.random() < 0.55 else rng.uniform(0.6, 2.4)
             if lay.kind == 'highway' and side == (1 if lay.keeps_right else -1):
-                far += 2 * lay.half + 4
+                far += 2 * lay.half + MEDIAN + 2
             self._plant(
                 float(s), side * min(inner + far + 0.3 * size, HALF_WIDTH + 8), float(size)
             )
@@ -586,7 +642,7 @@ class _Builder:
                 place = float(s + rng.uniform(0, 8))
                 self._pole(place, d, base + size / 2, 0.08)
                 self.static.append(Billboard(place - 0.06, d, base, size, size, plate, SIGN))
-        for s, end, which in self.junctions:
+        for s, _, which in self.junctions:
             if which == side and rng.random() < 0.6 and lay.kind == 'city':
                 head = sprites.pyramid(sprites.traffic_light(rng))
                 self._pole(s - 3, d, 3.3, 0.12)
@@ -644,7 +700,7 @@ class _Builder:
             right, left = (
                 (right, left + 2 * lay.half + 4)
                 if lay.keeps_right
-                else (right - 2 * lay.half - 4, left)
+                else (right - 2 * lay.half - MEDIAN, left)
             )
         for item in list(self.static):
             if (
@@ -682,8 +738,10 @@ class _Builder:
                     [end - s, right, clear],
                 ]
             )
-            ceiling = [Polygon(np.ascontiguousarray(slab, np.float32), (44, 43, 42)),
-                       Polygon(np.ascontiguousarray(slab[::-1], np.float32), (44, 43, 42))]  # fmt: skip
+            ceiling = [
+                Polygon(np.ascontiguousarray(slab, np.float32), (44, 43, 42)),
+                Polygon(np.ascontiguousarray(slab[::-1], np.float32), (44, 43, 42)),
+            ]
             self.static.append(Solid(float(s), 0, ceiling, BUILDING, (0, 0)))
         for d in (left, right):
             self.static.append(
@@ -701,8 +759,6 @@ class _Builder:
             )
         self._cast(s0, s1, left + 14, right - 14, clear)
         self.tunnels.append((s0, s1))
-
-    # ---- traffic --------------------------------------------------------------------------------
 
     def populate(self) -> None:
         """Park cars and set vehicles, people and cyclists in motion."""
@@ -724,7 +780,8 @@ class _Builder:
                 )
                 lanes.append(
                     (
-                        -direction * (lay.half + 4.2 + (lane + 0.5) * lay.lane_width),
+                        -direction
+                        * (lay.half + MEDIAN + SHOULDER + (lane + 0.5) * lay.lane_width),
                         -lay.speed * rng.uniform(0.9, 1.2),
                     )
                 )
@@ -738,7 +795,7 @@ class _Builder:
             own = abs(d - lay.ego_d) < 1.5
             gap = rng.uniform(11, 45)
             for s in np.sort(rng.uniform(0, LENGTH, rng.poisson(density * LENGTH))):
-                if s - gap < 9:
+                if s - gap < 12:
                     continue
                 if own and (s > LENGTH - 25):
                     continue
@@ -818,8 +875,6 @@ class _Builder:
                 )
             )
 
-    # ---- colours ----------------------------------------------------------------------------------
-
     def finish(self) -> Scene:
         """Colour the ground and close the view with a sky and a skyline."""
         rng, lay = self.rng, self.layout
@@ -828,12 +883,18 @@ class _Builder:
         season = lay.season
         colors = np.array(
             [
-                [grey + warm, grey, grey - warm], [grey * 0.8] * 3, [206, 206, 202], [204, 160, 60],
-                [grey * 1.25 + 12] * 3, [grey * 1.2 + 16 + 2 * warm, grey * 1.2 + 14, grey * 1.2 + 8],
-                [84 + 44 * season, 108 - 4 * season, 52], [132, 112, 88], [grey * 0.95] * 3,
+                [grey + warm, grey, grey - warm],
+                [grey * 0.8] * 3,
+                [206, 206, 202],
+                [204, 160, 60],
+                [grey * 1.25 + 12] * 3,
+                [grey * 1.2 + 16 + 2 * warm, grey * 1.2 + 14, grey * 1.2 + 8],
+                [84 + 44 * season, 108 - 4 * season, 52],
+                [132, 112, 88],
+                [grey * 0.95] * 3,
             ],
             np.float32,
-        )  # fmt: skip
+        )
         fine = sprites.smooth_noise(rng, self.rows, self.columns, (2.0,), wrap=True)
         broad = sprites.smooth_noise(rng, self.rows, self.columns, (160, 50, 12), wrap=True)
         grain = np.array([0.03, 0.03, 0.05, 0.05, 0.06, 0.05, 0.17, 0.13, 0.12], np.float32)
@@ -857,9 +918,17 @@ class _Builder:
         far: Color = (118, 116, 116) if urban else (66, 84, 60)
         scale = rng.uniform(0.004, 0.03 if urban else 0.014)
         return Scene(
-            lay, self.material, ground, sprites.sky(rng, lay.mood), np.asarray(scale * (1.2 + skyline), np.float32),
-            BUILDING if urban else TREE, far, self.static, self.movers, self.tunnels,
-        )  # fmt: skip
+            lay,
+            self.material,
+            ground,
+            sprites.sky(rng, lay.mood),
+            np.asarray(scale * (1.2 + skyline), np.float32),
+            BUILDING if urban else TREE,
+            far,
+            self.static,
+            self.movers,
+            self.tunnels,
+        )
 
     def _joints(self, visible: Image, gain: npt.NDArray[np.float32]) -> None:
         size = int(self.rng.integers(8, 20))

@@ -1,7 +1,7 @@
-"""Paint the parts of the generated street: trees, people, signs, facades, fences and sky, each from a random generator.
+"""Paint the parts of the generated street: trees, people, signs, facades, fences and sky.
 
-A sprite is premultiplied RGBA uint8 `[h, w, 4]`, row 0 at the top; a texture is the same with a full
-alpha. Every painter draws from the generator it is given and from nothing else.
+A sprite is premultiplied RGBA uint8 `[h, w, 4]`, row 0 at the top; a texture is the same with a
+full alpha. Every painter draws from the generator it is given and from nothing else.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _blobs(
     color: Color,
     count: int,
 ) -> Image:
-    """Foliage: overlapping leaf clumps inside ellipses `(x, y, rx, ry)` in fractions, lit from above."""
+    """Foliage: leaf clumps inside ellipses `(x, y, rx, ry)` in fractions, lit from above."""
     height, width = size
     rgb = np.zeros((height, width, 3), np.uint8)
     alpha = np.zeros((height, width), np.uint8)
@@ -163,9 +163,19 @@ def _over(below: Image, above: Image) -> Image:
 
 
 _CLOTHES: tuple[Color, ...] = (
-    (28, 30, 38), (44, 52, 84), (92, 30, 34), (150, 146, 138), (196, 190, 180), (64, 84, 62), (170, 70, 40),
-    (40, 92, 130), (206, 180, 60), (84, 66, 54), (110, 110, 116), (190, 80, 120),
-)  # fmt: skip
+    (28, 30, 38),
+    (44, 52, 84),
+    (92, 30, 34),
+    (150, 146, 138),
+    (196, 190, 180),
+    (64, 84, 62),
+    (170, 70, 40),
+    (40, 92, 130),
+    (206, 180, 60),
+    (84, 66, 54),
+    (110, 110, 116),
+    (190, 80, 120),
+)
 _SKIN: tuple[Color, ...] = ((214, 172, 144), (186, 138, 108), (128, 88, 64), (86, 58, 44))
 
 
@@ -179,7 +189,7 @@ def _limb(canvas: Image, points: npt.ArrayLike, thickness: int, color: Color) ->
 
 
 def person(rng: np.random.Generator, phase: float) -> Image:
-    """A walking or standing person, 224x112, feet on the last row; `phase` in [0, 1) is the step."""
+    """A person, 224x112, feet on the last row; `phase` in [0, 1) is the step."""
     canvas = np.zeros((224, 112, 4), np.uint8)
     coat, trousers, skin = _choice(rng, _CLOTHES), _choice(rng, _CLOTHES[:6]), _choice(rng, _SKIN)
     hair = _jitter(rng, (50, 38, 28), 16)
@@ -402,13 +412,23 @@ def traffic_light(rng: np.random.Generator) -> Image:
 
 
 _WALLS: tuple[Color, ...] = (
-    (150, 92, 72), (176, 150, 118), (196, 184, 162), (120, 112, 106), (166, 164, 160), (204, 172, 120),
-    (140, 74, 60), (182, 116, 92), (214, 208, 196), (104, 92, 84), (158, 172, 176), (190, 160, 160),
-)  # fmt: skip
+    (150, 92, 72),
+    (176, 150, 118),
+    (196, 184, 162),
+    (120, 112, 106),
+    (166, 164, 160),
+    (204, 172, 120),
+    (140, 74, 60),
+    (182, 116, 92),
+    (214, 208, 196),
+    (104, 92, 84),
+    (158, 172, 176),
+    (190, 160, 160),
+)
 
 
 def facade(rng: np.random.Generator, width_m: float, height_m: float, shops: bool) -> Image:
-    """The front of a house, 20 pixels a metre, with windows, a cornice and shops or doors below."""
+    """The front of a house, 20 pixels a metre, with windows, and shops or a door below."""
     scale = 20
     width, height = round(width_m * scale), round(height_m * scale)
     wall = np.asarray(_choice(rng, _WALLS), np.float32)
