@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 18
+IR_VERSION = 8
 LABEL_STRIDE = 1
 INPUT_NAMES = ('image', 'drivable_classes')
 OUTPUT_NAMES = ('labels', 'confidence', 'drivable')
@@ -168,6 +169,7 @@ def export_onnx(
         ) from error
     assert program is not None
     model = program.model_proto
+    model.ir_version = IR_VERSION
     _cast_first(model.graph)
     _strip(model)
     model.metadata_props.add(key=METADATA_KEY, value=info.to_json())
