@@ -229,7 +229,7 @@ def test_missing_description_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r'none\.yaml cannot be read'):
         Segmenter.load(path, description=tmp_path / 'none.yaml')
     (tmp_path / 'model.yaml').unlink()
-    with pytest.raises(ModelError, match=r'model\.yaml beside it'):
+    with pytest.raises(ModelError, match=r'model\.yaml beside'):
         Segmenter.load(path)
 
 

@@ -64,7 +64,9 @@ def segment_files(
     end, after all others are done, if some could not be read.
     """
     options = options or FileOptions()
+    console = console or Console(stderr=True)
     jobs = _plan(inputs, out, options)
+    console.print(f'{segmenter.info.name} on {segmenter.description}', highlight=False)
     summary: dict[str, Any] = {
         'model': segmenter.info.name,
         'engine': segmenter.description,
@@ -80,7 +82,7 @@ def segment_files(
         TimeRemainingColumn(),
     )
     try:
-        with Progress(*columns, console=console or Console(stderr=True)) as progress:
+        with Progress(*columns, console=console) as progress:
             bar = progress.add_task('segmenting', total=len(jobs))
             for job in jobs:
                 try:
@@ -99,6 +101,8 @@ def segment_files(
             f'{len(failures)} of {len(jobs)} inputs could not be segmented, the others are in '
             f'{out}; the first: {failures[0]["error"]}'
         )
+    frames = sum(entry['frames'] for entry in summary['inputs'])
+    console.print(f'{frames} images or frames of {len(jobs)} inputs are in {out}', highlight=False)
     return summary
 
 

@@ -203,7 +203,8 @@ def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
     kind, metadata = _read(path)
     if METADATA_KEY not in metadata:
         remedy = (
-            f'describe its classes, input and output in {path.with_suffix(".yaml").name} beside it'
+            f'describe its classes, input and output in {path.with_suffix(".yaml").name} beside '
+            'it, or in any file given as its description'
             if kind == 'onnx'
             else 'only safetensors files written by lwseg can be used'
         )
