@@ -232,28 +232,35 @@ def test_a_node_that_cannot_start_says_why(tiny_model: Path, tmp_path: Path) -> 
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ('number', 'once_the_node_says'),
+    [(signal.SIGINT, ''), (signal.SIGTERM, ''), (signal.SIGINT, 'model tiny')],
+)
 def test_an_interrupted_demo_leaves_neither_files_nor_processes(
-    tiny_model: Path, tmp_path: Path, number: signal.Signals
+    tiny_model: Path, tmp_path: Path, number: signal.Signals, once_the_node_says: str
 ) -> None:
     bag = write_bag(tmp_path / 'drive', [10**9 + i for i in range(600)])
     out = tmp_path / 'out'
     program = (
-        'from pathlib import Path; from lwseg_ros.demo.run import DRIVE_SEED, run_demo; '
+        'from pathlib import Path; from lwseg_ros.demo.run import run_demo; '
         f'run_demo(bag=Path({str(bag)!r}), out=Path({str(out)!r}), model={str(tiny_model)!r})'
     )
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, '-c', program], env=environment, stderr=subprocess.PIPE
     )
+
+    def is_running() -> bool:
+        logs = [log.read_text() for log in out.glob('.partial-*/node.log')]
+        return bool(children_of(process.pid)) and any(once_the_node_says in log for log in logs)
+
     try:
         deadline = time.monotonic() + 60
-        while not list(out.glob('.partial-*/node.log')):
+        while not is_running():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
         children = children_of(process.pid)
-        assert children
         process.send_signal(number)
         assert process.wait(30) != 0
     finally:

@@ -20,11 +20,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -47,8 +47,11 @@ from lwseg_ros.evaluation.bag import CAMERA_INFO
 from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
 from lwseg_ros.ros.transport import apply_large_image_profile, keep_freed_memory
 
+if TYPE_CHECKING:
+    from lwseg_ros.ros.replay import Replay
+
 NODE_NAME = '/segmentation'
-DRIVE_SEED = 6
+DRIVE_SEED = 1
 DRIVE_SIZE = (768, 432)
 DRIVE_FRAMES = 120
 DRIVE_RATE_HZ = 15.0
@@ -146,7 +149,8 @@ def _play(
     arguments += node_arguments(source.topic, source.message_type, info_topic)
     with ExitStack() as stack:
         starting = progress.add_task('starting the node', total=None)
-        node = stack.enter_context(_NodeProcess(folder / 'node.log', arguments, domain_id))
+        with _signals_later():
+            node = stack.enter_context(_NodeProcess(folder / 'node.log', arguments, domain_id))
         recorder = Recorder(
             folder, source.topic, source.message_type, info_topic, NODE_NAME, accuracy
         )
@@ -161,26 +165,13 @@ def _play(
         replay.wait_for_node(node.check, START_TIMEOUT_S)
         progress.update(starting, total=1, completed=1)
         playing = progress.add_task('playing', total=frames.expected)
-        start_s = late_s = 0.0
-        for message, play_s, truth in frames:
+        start_s = time.monotonic()
+        for _ in _stream(frames, source, rate, replay, recorder):
             node.check()
-            while recorder.is_full:
-                late_s += 0.01
-                time.sleep(0.01)
-            stamp_ns = stamp_of(message)
-            image = bytes(TYPESTORE.serialize_cdr(message, source.message_type))
-            info = None
-            if source.camera_info is not None:
-                stamped = dataclasses.replace(source.camera_info, header=message.header)
-                info = bytes(TYPESTORE.serialize_cdr(stamped, CAMERA_INFO))
-            recorder.add_input(message, image, info, play_s / rate, truth)
-            start_s = start_s or time.monotonic()
-            time.sleep(max(0.0, start_s + late_s + play_s / rate - time.monotonic()))
-            replay.publish(stamp_ns, image, info)
             progress.update(playing, advance=1)
         if not replay.sent_s:
             raise DataError(f'{source.name} has no frames')
-        replay.wait_for_answers(stamp_ns, node.check, ANSWER_TIMEOUT_S)
+        replay.wait_for_answers(node.check, ANSWER_TIMEOUT_S)
         end_s = time.monotonic()
         progress.update(playing, total=len(replay.sent_s))
         replay.wait_for_counts(node.check, ANSWER_TIMEOUT_S)
@@ -209,6 +200,28 @@ def _play(
             'rmw': os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp'),
             'python': platform.python_version(),
         }
+
+
+def _stream(
+    frames: _Frames, source: Source, rate: float, replay: Replay, recorder: Recorder
+) -> Iterator[None]:
+    """Record and publish one frame after the other, each when its time has come."""
+    paused_s = 0.0
+    start_s: float | None = None
+    for message, play_s, truth in frames:
+        image = bytes(TYPESTORE.serialize_cdr(message, source.message_type))
+        info = None
+        if source.camera_info is not None:
+            stamped = dataclasses.replace(source.camera_info, header=message.header)
+            info = bytes(TYPESTORE.serialize_cdr(stamped, CAMERA_INFO))
+        recorder.add_input(message, image, info, play_s / rate, truth)
+        start_s = time.monotonic() if start_s is None else start_s
+        time.sleep(max(0.0, start_s + paused_s + play_s / rate - time.monotonic()))
+        replay.publish(stamp_of(message), image, info)
+        yield
+        while recorder.is_full:
+            time.sleep(0.01)
+            paused_s += 0.01
 
 
 class _Frames:
@@ -329,14 +342,36 @@ def _result_folder(out: Path) -> Iterator[Path]:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Make SIGTERM end the program as Ctrl-C does, so that the node and partial files go, too."""
+    with _handlers({signal.SIGTERM: lambda *_: sys.exit(128 + signal.SIGTERM)}):
+        yield
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait: a process that is just being started would be forgotten."""
+    came: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        came.append(number)
+
+    with _handlers({signal.SIGINT: remember, signal.SIGTERM: remember}):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handlers(handlers: Mapping[int, Callable[[int, FrameType | None], object]]) -> Iterator[None]:
+    """Set signal handlers for a while; only the main thread can, others go without."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    previous = {number: signal.signal(number, handlers[number]) for number in handlers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _progress(console: Console) -> Progress:

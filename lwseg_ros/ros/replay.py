@@ -134,10 +134,14 @@ class Replay:
         self.sent_s[stamp_ns] = time.monotonic()
         self._images.publish(image)
 
-    def wait_for_answers(self, stamp_ns: int, check: Callable[[], None], timeout_s: float) -> bool:
-        """Wait until every output of a frame is there; False if it is not within `timeout_s`."""
+    def wait_for_answers(self, check: Callable[[], None], timeout_s: float) -> bool:
+        """Wait until every output of the frame sent last is there; False after `timeout_s`.
+
+        The newest frame is never dropped for another, so it ends the node's work.
+        """
+        last = next(reversed(self.sent_s))
         return self._wait(
-            lambda: all(stamp_ns in stamps for stamps in self.answered.values()), check, timeout_s
+            lambda: all(last in stamps for stamps in self.answered.values()), check, timeout_s
         )
 
     def wait_for_counts(self, check: Callable[[], None], timeout_s: float) -> bool:
