@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any, overload
@@ -134,14 +134,7 @@ class Segmenter:
     def _segment(self, image: Any, output_size: Size | str | None) -> Segmentation:
         image = _checked(image)
         if self._follows_source and image.shape[:2] != self.input_size:
-            self._open(
-                BackendOptions(
-                    image.shape[:2],
-                    self._options.device,
-                    self._options.precision,
-                    self._options.threads,
-                )
-            )
+            self._open(replace(self._options, input_size=image.shape[:2]))
         planes = self._run(self._fit(image))
         if output_size is None or output_size == 'source':
             size = image.shape[:2]
@@ -170,8 +163,9 @@ class Segmenter:
         try:
             labels, confidence, drivable = self._backend.run(images, self._drivable_classes)
         except Exception as error:  # whatever the library raises, the frame has no answer
+            reason = ' '.join(str(error).split())[:300]
             raise InferenceError(
-                f'inference of {self.info.name} failed: {type(error).__name__}: {error}'
+                f'inference of {self.info.name} failed: {type(error).__name__}: {reason}'
             ) from error
         broken = confidence.size - cv2.countNonZero(confidence[0])
         if broken:

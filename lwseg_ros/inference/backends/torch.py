@@ -41,6 +41,8 @@ class TorchBackend(Backend):
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch."""
         assert self._graph is not None, 'the backend is closed'
+        if not images.flags.writeable:
+            images = images.copy()  # PyTorch warns of memory it must not write
         reduced = self._dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._device.type, self._dtype, reduced):
             outputs = self._graph(
