@@ -24,7 +24,8 @@ EXTRAS = {
     'torch': TORCH,
     # Other people's ONNX files are joined to our pre- and post-processing by the onnx library.
     'onnx': ONNX,
-    'train': TORCH + ONNX,
+    # Training and exporting; PyTorch's exporter is built on onnxscript.
+    'train': [*TORCH, *ONNX, 'onnxscript>=0.3'],
     'bags': BAGS,
     'demo': OPENVINO + BAGS,
     # ROS 2 Jazzy's own libraries as wheels, for a machine without a ROS installation.
