@@ -396,7 +396,7 @@ def _accounts(replay: Any, duration_s: float) -> dict[str, Any]:
         'frames_processed': processed,
         'frames_dropped': len(sent) - processed,
         'frames_refused_by_node': replay.node_count('refused'),
-        'frames_lost_in_transport': None if received is None else max(0, len(sent) - received),
+        'frames_not_received_by_node': None if received is None else max(0, len(sent) - received),
         'latency_ms': {
             name: round(float(value), 2)
             for name, value in zip(('p50', 'p95', 'p99', 'max'), percentiles, strict=True)
@@ -420,14 +420,14 @@ def _table(result: dict[str, Any]) -> Table:
     table.add_column('figure')
     table.add_column('value', justify='right')
     in_, processed = result['frames_in'], result['frames_processed']
-    refused, lost = result['frames_refused_by_node'], result['frames_lost_in_transport']
+    refused, lost = result['frames_refused_by_node'], result['frames_not_received_by_node']
     table.add_row('frames in', str(in_))
     table.add_row('processed', f'{processed} ({processed / in_:.0%})')
     table.add_row('dropped', str(result['frames_dropped']))
     if refused:
         table.add_row('  refused as malformed', str(refused))
     if lost:
-        table.add_row('  lost in transport', str(lost))
+        table.add_row('  never reached the node', str(lost))
     if result['frames_restamped']:
         table.add_row(
             'frames without a stamp of their own, restamped', str(result['frames_restamped'])
