@@ -112,6 +112,13 @@ def test_the_road_is_as_wide_on_the_ground_as_the_street_has_it() -> None:
     assert np.abs(errors_px).max() < 2.5
 
 
+def test_what_passes_beside_the_camera_does_not_cover_the_picture() -> None:
+    drive = GeneratedDrive(42, *SIZE, frames=120, rate_hz=15.0, kind='suburb')
+    road = LabelSpace.load('camvid').class_id('road')
+    for number in range(30, 60):
+        assert np.mean(drive.frame(number).labels == road) > 0.2
+
+
 def test_markings_are_road() -> None:
     assert MATERIAL_LABELS[Material.WHITE] == MATERIAL_LABELS[Material.ASPHALT]
     assert MATERIAL_LABELS[Material.YELLOW] == MATERIAL_LABELS[Material.ASPHALT]

@@ -24,6 +24,7 @@ from lwseg_ros.errors import DataError
 NEAR = 0.6
 FAR = 170.0
 _STEP = 0.5
+_REACH = 6000.0
 _GRAIN = 90.0
 _FIRST_STAMP_NS = 1_700_000_000_000_000_000
 
@@ -57,13 +58,21 @@ class Camera:
 
     def project(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return u, v and depth along the axis, `[n, 3]`, of vehicle-frame points `[n, 3]`."""
+        return self.image_of(self.optical(points))
+
+    def optical(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return vehicle-frame points `[n, 3]` in the optical frame: right, down, forward."""
         x, y, z = np.asarray(points, np.float64).T
         sin, cos = np.sin(self.pitch), np.cos(self.pitch)
         z = z - self.mount_height
-        depth = x * cos - z * sin
+        return np.stack([-y, -x * sin - z * cos, x * cos - z * sin], axis=1)
+
+    def image_of(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return u, v and depth, `[n, 3]`, of optical-frame points `[n, 3]`."""
+        right, down, depth = points.T
         with np.errstate(divide='ignore', invalid='ignore'):
-            u = self.center[0] - self.focal * y / depth
-            v = self.center[1] - self.focal * (x * sin + z * cos) / depth
+            u = self.center[0] + self.focal * right / depth
+            v = self.center[1] + self.focal * down / depth
         return np.stack([u, v, depth], axis=1)
 
 
@@ -525,7 +534,8 @@ class _Canvas:
         first = points[starts]
         normal = np.cross(points[starts + 1] - first, points[starts + 2] - points[starts + 1])
         facing = ((eye - first) * normal).sum(axis=1) > 0
-        flat = self.camera.project(points)
+        optical = self.camera.optical(points)
+        flat = self.camera.image_of(optical)
         depth = np.minimum.reduceat(flat[:, 2], starts)
         left, right = (
             np.minimum.reduceat(flat[:, 0], starts),
@@ -536,11 +546,12 @@ class _Canvas:
             np.maximum.reduceat(flat[:, 1], starts),
         )
         size = np.maximum(right - left, bottom - top)
-        in_front = depth > NEAR
+        whole = (depth > NEAR) & (np.maximum(np.abs(left), np.abs(right)) < _REACH)
+        whole &= np.maximum(np.abs(top), np.abs(bottom)) < _REACH
         inside = (
             (right > 0) & (left < self.camera.width) & (bottom > 0) & (top < self.camera.height)
         )
-        drawn = facing & (~in_front | (inside & (size > 0.8)))
+        drawn = facing & (~whole | (inside & (size > 0.8)))
         limit = min(self.camera.height, self.road.hidden_below(max(x, 1.0)))
         if limit <= 0 or not drawn.any():
             return
@@ -548,23 +559,36 @@ class _Canvas:
         haze = float(self._haze(x))
         for i in np.flatnonzero(drawn):
             span = slice(starts[i], starts[i] + counts[i])
-            outline = flat[span, :2] if in_front[i] else self._clipped(points[span])
+            outline = flat[span, :2] if whole[i] else self._clipped(optical[span])
             if len(outline) < 3:
                 continue
-            fixed = np.round(np.clip(outline, -4000, 8000) * 16).astype(np.int32)
+            fixed = np.round(outline * 16).astype(np.int32)
             color = np.asarray(item.polygons[i].color) * (1 - haze) + self.fog * haze
             cv2.fillPoly(image, [fixed], color.tolist(), cv2.LINE_AA, 4)
             cv2.fillPoly(labels, [fixed], item.label, cv2.LINE_8, 4)
 
     def _clipped(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Cut a polygon at the near plane (Sutherland-Hodgman) and project the rest."""
-        kept = []
-        for a, b in zip(points, np.roll(points, -1, axis=0), strict=True):
-            if a[0] >= NEAR:
-                kept.append(a)
-            if (a[0] >= NEAR) != (b[0] >= NEAR):
-                kept.append(a + (b - a) * (NEAR - a[0]) / (b[0] - a[0]))
-        return self.camera.project(np.array(kept))[:, :2] if len(kept) > 2 else np.empty((0, 2))
+        """Cut a polygon in the optical frame to a little more than the view, and project it.
+
+        Sutherland-Hodgman against the near plane and four planes through the camera.
+        """
+        wide = 1.2 * max(self.camera.width, self.camera.height) / self.camera.focal
+        planes = [[0, 0, 1], [1, 0, wide], [-1, 0, wide], [0, 1, wide], [0, -1, wide]]
+        for plane, offset in zip(planes, (-NEAR, 0, 0, 0, 0), strict=True):
+            kept = []
+            heights = points @ np.asarray(plane, np.float64) + offset
+            after = np.roll(points, -1, axis=0)
+            for a, b, above_a, above_b in zip(
+                points, after, heights, np.roll(heights, -1), strict=True
+            ):
+                if above_a >= 0:
+                    kept.append(a)
+                if (above_a >= 0) != (above_b >= 0):
+                    kept.append(a + (b - a) * above_a / (above_a - above_b))
+            if len(kept) < 3:
+                return np.empty((0, 2))
+            points = np.array(kept)
+        return self.camera.image_of(points)[:, :2]
 
     def _contact_shadow(self, item: Solid, x: float) -> None:
         length, width = item.footprint[0] / 2 + 0.1, item.footprint[1] / 2 + 0.12
