@@ -202,6 +202,14 @@ def test_truncated_compressed_images_are_refused(extension):
             image_from_message(SimpleNamespace(format=extension[1:], data=whole[:length]))
 
 
+def test_a_chunk_longer_than_the_file_is_refused_before_decoding():
+    message = _compressed('.png', _scene())
+    at = message.data.find(b'IDAT') - 4
+    message.data = message.data[:at] + b'\x7f' + message.data[at + 1 :]
+    with pytest.raises(FrameError, match='cut off or damaged'):
+        image_from_message(message)
+
+
 def test_unknown_compression_is_refused():
     with pytest.raises(FrameError, match='neither JPEG nor PNG'):
         image_from_message(SimpleNamespace(format='tiff', data=b'II*\0' + bytes(100)))

@@ -14,6 +14,7 @@ rclpy = pytest.importorskip('rclpy')
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from models_for_tests import tiny_info, tiny_network  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from ros_for_tests import (  # noqa: E402
     BEST_EFFORT,
     RELIABLE,
@@ -308,6 +309,17 @@ def test_lifecycle_by_its_services(driver, start, tiny_model):
     assert driver.state == 'finalized'
     assert node.stop(signal.SIGTERM) < 1.0
     assert node.process.returncode == 0
+
+
+def test_label_info_for_late_consumers(driver, start):
+    messages = pytest.importorskip('vision_msgs.msg')
+    start(label_space__publish_classes='[road, car]', output__min_confidence=0.25)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = driver.collect(messages.LabelInfo, 'label_info', latched)
+    driver.spin_until(lambda: infos, 'the label info')
+    published = {c.class_name: c.class_id for c in infos[0].class_map}
+    assert published == {name: SPACE.class_id(name) for name in ('road', 'car')}
+    assert infos[0].threshold == 0.25
 
 
 def test_failures_in_a_row_end_in_the_error_state_and_the_lifecycle_goes_on(

@@ -78,7 +78,6 @@ ENCODINGS: dict[str, Encoding] = {
 _BIG_ENDIAN = {**ENCODINGS, 'mono16': _GRAY16_BIG, '16UC1': _GRAY16_BIG}
 
 MAX_COMPRESSED_PIXELS = 100_000_000
-_MAX_PIXELS_A_BYTE = 8192  # a one-colour 1-bit PNG, the densest there is
 
 
 def image_from_message(msg: Any) -> Image:
@@ -149,18 +148,16 @@ def _cv_bridge_image(msg: Any) -> Image:
 
 def _compressed_image(msg: Any) -> Image:
     data = bytes(msg.data)
-    if data[:2] == b'\xff\xd8':
-        size = _jpeg_size(data)
-    elif data[:8] == b'\x89PNG\r\n\x1a\n':
-        size = _png_size(data)
-    else:
-        raise FrameError(
-            f'data ({len(data)} bytes, format {msg.format!r}) is neither JPEG nor PNG'
-        )
+    about = f'data ({len(data)} bytes, format {msg.format!r})'
+    compression = next((c for c in _COMPRESSIONS if data.startswith(c.magic)), None)
+    if compression is None:
+        raise FrameError(f'{about} is neither JPEG nor PNG')
+    size = compression.size(data)
     if size is None:
-        raise FrameError(f'data ({len(data)} bytes, format {msg.format!r}) is cut off or damaged')
+        raise FrameError(f'{about} is cut off or damaged')
     width, height = size
-    if not 0 < width * height <= min(MAX_COMPRESSED_PIXELS, _MAX_PIXELS_A_BYTE * len(data)):
+    most = min(MAX_COMPRESSED_PIXELS, compression.max_pixels_a_byte * len(data))
+    if not 0 < width * height <= most:
         raise FrameError(
             f'data tells of {width}x{height} pixels in {len(data)} bytes: not a camera image'
         )
@@ -171,7 +168,7 @@ def _compressed_image(msg: Any) -> Image:
     except cv2.error:
         picture = None
     if picture is None:
-        raise FrameError(f'data ({len(data)} bytes, format {msg.format!r}) cannot be decoded')
+        raise FrameError(f'{about} cannot be decoded')
     rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
     return rgb
 
@@ -202,7 +199,34 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) of a PNG that is whole, else None."""
-    if data[12:16] != b'IHDR' or b'IEND' not in data[-64:]:
-        return None
-    return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+    """Return (width, height) of a PNG whose chunks are whole, else None.
+
+    OpenCV's reader allocates what a chunk's length says before it looks for the bytes.
+    """
+    size = None
+    at = 8
+    while at + 12 <= len(data):
+        kind = data[at + 4 : at + 8]
+        if kind == b'IHDR':
+            width, height = (int.from_bytes(data[at + i : at + i + 4], 'big') for i in (8, 12))
+            size = width, height
+        at += 12 + int.from_bytes(data[at : at + 4], 'big')
+        if kind == b'IEND':
+            return size if at <= len(data) else None
+    return None
+
+
+class Compression(NamedTuple):
+    """A file format: its first bytes, its (width, height) if whole, how dense it can be."""
+
+    magic: bytes
+    size: Callable[[bytes], tuple[int, int] | None]
+    max_pixels_a_byte: int
+
+
+# The densest that a camera can send: a JPEG of one colour spends 6 bits on 16x16 pixels, deflate
+# turns 1032 bytes of a grey PNG into one.
+_COMPRESSIONS = (
+    Compression(b'\xff\xd8', _jpeg_size, 512),
+    Compression(b'\x89PNG\r\n\x1a\n', _png_size, 1032),
+)

@@ -113,10 +113,10 @@ class Outputs:
                 self._node.destroy_lifecycle_publisher(publisher)
 
     def announce(self, min_confidence: float) -> None:
-        """Publish `label_info`, if vision_msgs is there and the threshold is not announced yet."""
-        if self._label_info is None or self._announced == min_confidence:
-            return
+        """Publish `label_info`, if vision_msgs is there: on activation and on change."""
         self._announced = min_confidence
+        if self._label_info is None:
+            return
         message = LabelInfo(
             class_map=[VisionClass(class_id=c.id, class_name=c.name) for c in self._classes],
             threshold=min_confidence,
@@ -139,7 +139,8 @@ class Outputs:
         `drivable` is the drivable mask 0/255 uint8 `[H, W]`, of the segmentation's size; `image`
         the camera's, RGB uint8 `[H', W', 3]`.
         """
-        self.announce(min_confidence)
+        if min_confidence != self._announced:
+            self.announce(min_confidence)
         mask = self.mask(segmentation, min_confidence)
         self._mask.publish(self._gray[0].fill(header, mask))
         self._confidence.publish(self._gray[1].fill(header, segmentation.confidence))

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-GRACE_S = 0.8
+GRACE_S = 0.6
 
 
 class StopSignals:

@@ -20,7 +20,7 @@ from lwseg_ros.ros.outputs import Outputs
 MAX_FAILURES_IN_A_ROW = 5
 """Inferences that fail one after another before the worker gives up (our choice)."""
 
-STOP_GRACE_S = 0.5
+STOP_GRACE_S = 0.4
 LOG_PERIOD_S = 5.0
 
 
