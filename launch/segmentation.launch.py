@@ -2,11 +2,11 @@
 
 import os
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from launch import LaunchContext, LaunchDescription
 from lwseg_ros.ros.transport import apply_large_image_profile
 from lwseg_ros.share import config_file
 
