@@ -142,6 +142,7 @@ def import_all(names: list[str]) -> str:
 
 
 def test_everything_but_the_node_imports_without_ros() -> None:
+    pytest.importorskip('torch')
     run_without(ROS_LIBRARIES, import_all([*outside(ROS_ROOMS), 'ros.image_messages']))
 
 
