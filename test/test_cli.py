@@ -1,0 +1,134 @@
+"""The `lwseg` command as a user runs it: a process, its exit status, its output."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lwseg_ros.label_space import LabelSpace
+
+ROAD, SKY = 3, 0
+
+
+def lwseg(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'lwseg_ros.cli', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def refused(*arguments):
+    """Run a command that must fail; return its one sentence."""
+    done = lwseg(*arguments)
+    assert done.returncode == 1, done.stderr
+    assert 'Traceback' not in done.stderr
+    (sentence,) = done.stderr.strip().splitlines()
+    return sentence
+
+
+@pytest.fixture
+def painted(tmp_path):
+    """CamVid's layout with one image in the colours that the tiny model labels exactly."""
+    labels = np.full((96, 128), SKY, np.uint8)
+    labels[48:] = ROAD
+    image = LabelSpace.load('camvid').palette[labels]
+    for part in ('images', 'labels'):
+        (tmp_path / 'camvid' / part / 'val').mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'camvid/images/val/one.png'), image[..., ::-1])
+    cv2.imwrite(str(tmp_path / 'camvid/labels/val/one.png'), labels)
+    return tmp_path
+
+
+def test_info_prints_what_the_file_says(tiny_model):
+    done = lwseg('info', tiny_model)
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)
+    assert about['name'] == 'tiny'
+    assert about['input_size'] == [96, 128]
+    assert [c['name'] for c in about['label_space']['classes']][ROAD] == 'road'
+
+
+def test_missing_truncated_and_foreign_models_are_one_sentence(tiny_model, tmp_path):
+    assert 'there is no model' in refused('info', tmp_path / 'absent.onnx')
+    short = tmp_path / 'short.onnx'
+    short.write_bytes(tiny_model.read_bytes()[:-100])
+    assert 'truncated' in refused('info', short)
+    archive = tmp_path / 'weights.pth'
+    archive.write_bytes(b'PK\x03\x04' + bytes(64))
+    assert 'PyTorch checkpoint' in refused('segment', tmp_path, '--model', archive, '--out', 'x')
+
+
+def test_evaluate_writes_the_figures(tiny_model, painted):
+    out = painted / 'figures.json'
+    data = ('--data', 'camvid:camvid', '--split', 'val', '--data-root', painted)
+    done = lwseg('evaluate', tiny_model, *data, '--json', out)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert figures['miou'] > 0.98
+    assert figures['drivable_iou'] > 0.98
+    assert set(figures['iou']) == {'sky', 'road'}
+    assert 'drivable_iou' in done.stdout
+    assert 'no folder' in refused(
+        'evaluate', tiny_model, '--data', 'camvid:else', '--split', 'val', '--json', out
+    )
+
+
+def test_segment_writes_labels_and_an_overlay(tiny_model, painted, tmp_path):
+    out = tmp_path / 'out'
+    image = painted / 'camvid/images/val/one.png'
+    done = lwseg('segment', image, '--model', tiny_model, '--out', out, '--drivable')
+    assert done.returncode == 0, done.stderr
+    labels = cv2.imread(str(out / 'one.png'), cv2.IMREAD_UNCHANGED)
+    assert (labels[:40] == SKY).all()
+    assert (labels[56:] == ROAD).all()
+    drivable = cv2.imread(str(out / 'one_drivable.png'), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(drivable)) == {0, 255}
+    assert cv2.imread(str(out / 'one_overlay.jpg')).shape == (96, 128, 3)
+
+
+def test_unreadable_image_leaves_nothing_behind(tiny_model, tmp_path):
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'\xff\xd8\xff no image')
+    out = tmp_path / 'out'
+    assert 'broken.jpg' in refused('segment', broken, '--model', tiny_model, '--out', out)
+    assert not [p for p in out.rglob('*') if p.is_file() and p.suffix != '.json']
+
+
+def test_the_authors_checkpoint_becomes_a_model(tmp_path):
+    torch = pytest.importorskip('torch')
+
+    from lwseg_ros import Segmenter
+    from lwseg_ros.networks import create_network
+
+    torch.manual_seed(0)
+    network = create_network('lw_refinenet_mobilenet_v2', 7).eval()
+    checkpoint, out = tmp_path / 'mbv2.pth', tmp_path / 'parts.onnx'
+    torch.save(
+        {'segmenter': {f'module.{k}': v for k, v in network.state_dict().items()}}, checkpoint
+    )
+    export = ('export', checkpoint, '--out', out, '--network', 'lw_refinenet_mobilenet_v2')
+    assert 'segm.bias is [7]' in refused(*export, '--label-space', 'voc')
+    assert not out.exists()
+    done = lwseg(*export, '--label-space', 'person_part', '--input-size', '96x64')
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)['label_agreement'] >= 0.995
+    with Segmenter.load(out) as segmenter:
+        assert segmenter.label_space.name == 'person_part'
+        assert segmenter.input_size == (64, 96)
+
+
+def test_wrong_recipe_is_one_sentence(tmp_path):
+    pytest.importorskip('torch')
+    recipe = tmp_path / 'recipe.yaml'
+    recipe.write_text('name: nothing\n')
+    assert 'lacks' in refused('train', recipe, '--out', tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_no_command_shows_the_commands():
+    assert 'evaluate' in lwseg('--help').stdout

@@ -1,0 +1,29 @@
+"""The README says what the code does: its parameter table is the declared one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy')
+
+from lwseg_ros.ros.parameters import PARAMETERS
+
+README = Path(__file__).resolve().parents[1] / 'README.md'
+
+
+def shown(default):
+    if isinstance(default, bool):
+        return str(default).lower()
+    return repr(default).replace("'", '"') if isinstance(default, (str, list)) else str(default)
+
+
+def rows():
+    for p in PARAMETERS:
+        yield f'| `{p.name}` | `{shown(p.default)}` | {p.description} | {p.wanted}; {p.changes} |'
+
+
+def test_parameter_table_equals_the_declared_parameters():
+    table = re.search(r'## Parameters\n.*?\n((?:\|.*\n)+)', README.read_text(), re.DOTALL)
+    lines = table.group(1).splitlines()
+    assert lines[2:] == list(rows())
