@@ -1,4 +1,4 @@
-"""Light-weight semantic segmentation for ROS 2: camera images in, label images and drivable masks out."""
+"""Light-weight semantic segmentation for ROS 2: camera images in, drivable masks out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label spaces: class ids, names, colours, which classes are drivable, and how spaces map to each other.
+"""Label spaces: class ids, names, colours, what is drivable, and how spaces map to each other.
 
 A label space is data, a file `config/label_spaces/NAME.yaml`:
 
@@ -34,7 +34,7 @@ IGNORE_ID = 255
 
 
 class LabelClass(NamedTuple):
-    """One class: its id in label images, name, RGB colour, and whether a vehicle may drive on it."""
+    """One class: its id in label images, its name, its RGB colour, whether one may drive on it."""
 
     id: int
     name: str
@@ -107,12 +107,12 @@ class LabelSpace:
         return space
 
     def _check(self, where: str) -> None:
-        ids = [c.id for c in self.classes]
+        ids = [str(c.id) for c in self.classes]
         names = [c.name for c in self.classes]
         if not ids:
             raise DataError(f'{where} has no classes')
         for what, values in (('id', ids), ('name', names)):
-            twice = sorted({str(v) for v in values if values.count(v) > 1})
+            twice = sorted({v for v in values if values.count(v) > 1})
             if twice:
                 raise DataError(f'{where} has the class {what} {", ".join(twice)} twice')
         for target, pairs in self.mappings.items():

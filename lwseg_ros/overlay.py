@@ -19,7 +19,7 @@ def colorize(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[n
     """
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise LwsegError(f'a label image is uint8 [H, W], not {labels.dtype} {labels.shape}')
-    return _uint8(cv2.LUT(cv2.merge([labels, labels, labels]), palette.reshape(1, 256, 3)))
+    return _uint8(cv2.applyColorMap(labels, palette.reshape(256, 1, 3)))
 
 
 def overlay(

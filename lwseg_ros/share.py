@@ -1,14 +1,14 @@
-"""Where the package's data files (config/, launch/) are: a checkout, a pip prefix or a colcon install."""
+"""Where the package's data files (config/, launch/) are: a checkout, pip's or colcon's prefix."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from lwseg_ros.errors import LwsegError
 
 
-@lru_cache(maxsize=None)
+@cache
 def share_directory() -> Path:
     """Return the folder that holds `config/` and `launch/`.
 

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.transport import (
     PROFILE_VARIABLES,
     apply_large_image_profile,
-    keep_freed_memory,
     large_image_profile,
 )
 from lwseg_ros.share import config_file

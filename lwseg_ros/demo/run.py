@@ -45,7 +45,8 @@ from lwseg_ros.demo.sources import (
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.bag import CAMERA_INFO
 from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
-from lwseg_ros.ros.transport import apply_large_image_profile, keep_freed_memory
+from lwseg_ros.memory import keep_freed_memory
+from lwseg_ros.ros.transport import apply_large_image_profile
 
 if TYPE_CHECKING:
     from lwseg_ros.ros.replay import Replay

@@ -25,12 +25,13 @@ from std_srvs.srv import SetBool
 
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmenter
+from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.camera_input import CameraInput, FrameCounts
 from lwseg_ros.ros.diagnostics import Diagnostics
 from lwseg_ros.ros.outputs import HAS_VISION_MSGS, Outputs, published_space
 from lwseg_ros.ros.parameters import chosen, declare_parameters
 from lwseg_ros.ros.stop_signals import StopSignals
-from lwseg_ros.ros.transport import apply_large_image_profile, keep_freed_memory
+from lwseg_ros.ros.transport import apply_large_image_profile
 from lwseg_ros.ros.worker import Worker
 
 WATCH_PERIOD_S = 0.1

@@ -5,7 +5,6 @@ Must run before the first ROS context is made. Imports no ROS package.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import MutableMapping
 
@@ -15,7 +14,6 @@ PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES
 """Where Fast DDS 2 (Humble, Jazzy) and Fast DDS 3 (Kilted and later) look for their profile."""
 
 _ROOMY_SHARED_MEMORY = 256 << 20
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def apply_large_image_profile(env: MutableMapping[str, str]) -> bool:
@@ -43,16 +41,3 @@ def large_image_profile() -> os.PathLike[str]:
     except OSError:
         roomy = True
     return config_file('fastdds_large_images.xml' if roomy else 'fastdds_container.xml')
-
-
-def keep_freed_memory() -> bool:
-    """Have malloc keep freed blocks up to 1 GiB for the next image instead of mapping new pages.
-
-    Halves the time a 720p image takes between processes. Returns False where the C library is
-    not glibc, and changes nothing there.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, 1 << 30))

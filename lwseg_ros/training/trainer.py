@@ -33,6 +33,7 @@ from lwseg_ros.inference.model_file import (
     write_atomically,
 )
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
 from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights
 from lwseg_ros.training.losses import label_set_loss
@@ -268,6 +269,7 @@ def train(recipe: Recipe, out: Path, root: Path | None = None, resume: bool = Fa
     """Train a recipe into the folder `out` and return the averaged network."""
     if not resume and (out / 'state.pt').exists():
         raise DataError(f'{out} already holds a run: give --resume or another --out')
+    keep_freed_memory()
     trainer = Trainer(recipe, out, root)
     if resume:
         trainer.resume()
