@@ -31,7 +31,8 @@ class TorchBackend(Backend):
             raise ModelError(f'it computes in {", ".join(_DTYPES)}, not in {options.precision}')
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        device = torch.device(options.device.lower() or 'cpu')
+        default = 'cuda' if torch.cuda.is_available() else 'cpu'
+        device = torch.device(options.device.lower() or default)
         info = source.info
         network = load_network(source.safetensors, info)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
