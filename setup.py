@@ -41,7 +41,7 @@ EXTRAS = {
         'ros-rcl-interfaces~=2.0.3',
     ],
     # colcon runs pytest because this extra of this name asks for it.
-    'test': ['pytest>=7'],
+    'test': ['pytest>=6.2'],
     'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit'],
 }
 
