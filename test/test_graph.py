@@ -20,6 +20,7 @@ from lwseg_ros.inference.graph import (  # noqa: E402
     ImageToLabels,
     export_onnx,
     load_network,
+    round_weights,
     save_safetensors,
 )
 from lwseg_ros.inference.model_file import ModelInfo, ModelSource  # noqa: E402
@@ -155,6 +156,41 @@ def test_export_that_disagrees_is_not_written(
     with pytest.raises(ModelError, match='nothing was written'):
         export_checkpoint(tmp_path / 'best.safetensors', tmp_path / 'new.onnx')
     assert [p.name for p in tmp_path.iterdir()] == ['best.safetensors']
+
+
+def test_rounded_weights_are_those_of_bf16() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 5, 1)
+    ).eval()
+    convolution, norm, last = network
+    norm.weight.data.uniform_(0.5, 2)
+    norm.running_var.uniform_(0.1, 3)
+    before = [weight.clone() for weight in (convolution.weight, last.weight)]
+    round_weights(network)
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    for weight, factor, was in (
+        (convolution.weight, scale.view(-1, 1, 1, 1), before[0]),
+        (last.weight, 1, before[1]),
+    ):
+        product = weight * factor
+        assert torch.allclose(product, product.bfloat16().float(), rtol=1e-6, atol=0)
+        assert not torch.equal(weight, was)
+        assert torch.allclose(weight, was, rtol=2**-8, atol=0)
+
+
+@pytest.mark.usefixtures('tiny_catalog')
+def test_rounded_export_writes_both_forms(tmp_path: Path) -> None:
+    best = tmp_path / 'best.safetensors'
+    save_safetensors(tiny_network(), tiny_info(), best)
+    export_checkpoint(best, tmp_path / 'new.onnx', round_to_bf16=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        'best.safetensors',
+        'new.onnx',
+        'new.safetensors',
+    ]
+    with pytest.raises(ModelError, match='would be overwritten'):
+        export_checkpoint(best, tmp_path / 'best.onnx', round_to_bf16=True)
 
 
 def test_only_checkpoints_are_exported_and_only_to_onnx(tiny_model: Path, tmp_path: Path) -> None:

@@ -13,7 +13,12 @@ import numpy as np
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions
-from lwseg_ros.inference.graph import export_onnx, load_network
+from lwseg_ros.inference.graph import (
+    export_onnx,
+    load_network,
+    round_weights,
+    save_safetensors,
+)
 from lwseg_ros.inference.model_file import (
     ModelInfo,
     ModelSource,
@@ -32,11 +37,15 @@ def export_checkpoint(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
     name: str | None = None,
+    round_to_bf16: bool = False,
 ) -> dict[str, Any]:
     """Export a safetensors checkpoint of `lwseg train` as ONNX and return a report.
 
     The new file is run in fp32 against PyTorch on seeded images; only if the labels agree on at
     least 99.5 % of the pixels does it appear under the name `out`. `name` replaces the model's.
+
+    `round_to_bf16` rounds the weights first (see `graph.round_weights`), so that bf16 backends
+    answer as fp32 ones do, and writes them beside `out` as .safetensors, for the torch backend.
 
     ModelError if the checkpoint cannot be used or the check fails.
     """
@@ -48,9 +57,16 @@ def export_checkpoint(
     info = read_model_info(checkpoint)
     if name is not None:
         info = replace(info, name=name)
+    network = load_network(checkpoint, info)
+    if round_to_bf16:
+        if out.with_suffix('.safetensors').resolve() == checkpoint.resolve():
+            raise ModelError(f'{checkpoint} would be overwritten by rounded weights')
+        round_weights(network)
+        checkpoint = out.with_suffix('.safetensors')
+        save_safetensors(network, info, checkpoint)
     partial = out.with_name(f'.{out.stem}.part.onnx')
     try:
-        export_onnx(load_network(checkpoint, info), info, partial)
+        export_onnx(network, info, partial)
         options = BackendOptions(info.input_size, precision='fp32')
         exported = open_backend('auto', ModelSource(partial, info, onnx=partial), options)
         weights = ModelSource(checkpoint, info, safetensors=checkpoint)

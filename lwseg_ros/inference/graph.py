@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -120,6 +121,30 @@ def load_network(path: Path, info: ModelInfo) -> nn.Module:
             f'{info.label_space.num_classes} classes: {" ".join(lines[1:])[:300]}'
         ) from None
     return network.eval()
+
+
+def round_weights(network: nn.Module) -> None:
+    """Round, in place, the weights of all convolutions to what bfloat16 holds.
+
+    Backends multiply a batch norm into the convolution before it, so it is the product that is
+    rounded. Then fp32 and bf16 backends compute with the same weights, and only activations
+    differ (our choice: of the pixels that bf16 labels otherwise than fp32, it removes more than
+    half).
+    """
+    modules = dict(network.named_modules())
+    with torch.no_grad():
+        for node in torch.fx.symbolic_trace(network).graph.nodes:
+            convolution = modules.get(str(node.target)) if node.op == 'call_module' else None
+            if not isinstance(convolution, nn.Conv2d):
+                continue
+            scale = torch.ones(convolution.out_channels)
+            (user, *others) = node.users
+            norm = modules.get(str(user.target)) if user.op == 'call_module' else None
+            if isinstance(norm, nn.BatchNorm2d) and not others and norm.running_var is not None:
+                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            scale = scale.view(-1, 1, 1, 1)
+            rounded = (convolution.weight * scale).to(torch.bfloat16).to(torch.float32) / scale
+            convolution.weight.copy_(torch.where(scale == 0, convolution.weight, rounded))
 
 
 def save_safetensors(network: nn.Module, info: ModelInfo, path: str | os.PathLike[str]) -> None:
