@@ -193,6 +193,10 @@ def export(
     input_size: Annotated[
         str, typer.Option(help='Default network size of such a checkpoint, WxH.')
     ] = '512x512',
+    round_to_bf16: Annotated[
+        bool,
+        typer.Option('--round-to-bf16', help='Round the weights, so that bf16 agrees with fp32.'),
+    ] = False,
 ) -> None:
     """Turn a checkpoint into an ONNX model that says everything about itself, and check it."""
     from lwseg_ros.inference.export import export_checkpoint
@@ -206,7 +210,7 @@ def export(
         checkpoint = weights
     elif network is not None or label_space is not None:
         raise LwsegError('--network and --label-space go together')
-    Console().print_json(data=export_checkpoint(checkpoint, out, name))
+    Console().print_json(data=export_checkpoint(checkpoint, out, name, round_to_bf16))
 
 
 @app.command(
