@@ -189,7 +189,9 @@ def test_lazy_outputs(driver, start):
         camera.publish(image_message(picture, number=7))
         driver.executor.spin_once(timeout_sec=0.05)
         for name, messages in collected.items():
-            outputs.update({name: m for m in messages if m.header == expected})
+            for message in messages:
+                if message.header == expected:
+                    outputs[name] = message
         return len(outputs) == len(wanted)
 
     expected = with_header(Image(), 7).header
