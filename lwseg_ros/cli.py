@@ -92,8 +92,8 @@ def evaluate(
     precision: Precision = 'auto',
     input_size: Annotated[
         str,
-        typer.Option(help="source (each image at its own size), model (the model's), or WxH."),
-    ] = 'source',
+        typer.Option(help="model (the model's own), source (each image's own), or WxH."),
+    ] = 'model',
     data_root: DataRoot = None,
 ) -> None:
     """Measure a model on labelled images."""
