@@ -88,14 +88,13 @@ def test_road_agrees_with_torch_on_real_images(backend: str, pictures: list[np.n
 
 
 @pytest.mark.skipif('road' not in list_models(), reason='the model road is not shipped')
-@pytest.mark.parametrize('backend', ['openvino', 'torch'])
-def test_road_agrees_in_bf16(backend: str, pictures: list[np.ndarray]) -> None:
+def test_road_agrees_in_bf16(pictures: list[np.ndarray]) -> None:
     pytest.importorskip('torch')
-    pytest.importorskip(backend)
+    pytest.importorskip('openvino')
     try:
-        segmenter = Segmenter.load('road', backend, precision='bf16')
+        segmenter = Segmenter.load('road', 'openvino', precision='bf16')
     except ModelError as error:
-        pytest.skip(str(error))
+        pytest.skip(f'this processor has no bfloat16: {error}')
     reference = Segmenter.load('road', 'torch', precision='fp32')
     assert agreement(segmenter, reference, pictures) >= 0.99
 
