@@ -34,28 +34,12 @@ def test_no_option_adds_a_pixel() -> None:
     answer = segmentation(random.integers(0, 256, (90, 120)), random.integers(0, 256, (90, 120)))
     allowed = (answer.drivable_score >= 128) & (answer.confidence >= 128)
     for options in (
-        {'hysteresis': 0.2},
-        {'hysteresis': 0.2, 'previous': np.full((90, 120), 255, np.uint8)},
         {'min_region_fraction': 0.001},
         {'ego_connected': True},
     ):
         mask = drivable_mask(answer, min_confidence=0.5, **options)
         assert set(np.unique(mask)) <= {0, 255}
         assert not (mask[~allowed]).any()
-
-
-def test_hysteresis_keeps_and_refuses() -> None:
-    answer = segmentation(np.array([[255, 150, 150, 100]]))
-    before = np.array([[0, 0, 255, 255]], np.uint8)
-    mask = drivable_mask(answer, hysteresis=0.2, previous=before)
-    assert mask.tolist() == [[255, 0, 255, 0]]
-    for previous in (None, np.zeros((2, 2), np.uint8)):
-        mask = drivable_mask(answer, hysteresis=0.2, previous=previous)
-        assert mask.tolist() == [[255, 0, 0, 0]]
-
-
-def test_hysteresis_of_half_never_lights_up() -> None:
-    assert not drivable_mask(segmentation(np.full((4, 4), 254)), hysteresis=0.5).any()
 
 
 def test_small_regions_go() -> None:
@@ -84,7 +68,7 @@ def test_nothing_before_the_vehicle_is_nothing_drivable() -> None:
 
 
 @pytest.mark.parametrize(
-    'option', [{'min_confidence': 1.5}, {'hysteresis': 0.6}, {'min_region_fraction': float('nan')}]
+    'option', [{'min_confidence': 1.5}, {'min_region_fraction': float('nan')}]
 )
 def test_impossible_options_are_refused(option: dict[str, float]) -> None:
     with pytest.raises(LwsegError, match=next(iter(option))):

@@ -19,7 +19,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from lwseg_ros.demo.sources import TYPESTORE, image_message, jpeg_message, stamp_of
 from lwseg_ros.errors import DataError, FrameError
 from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.metrics import ConfusionMatrix
+from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.ros.image_messages import image_from_message
 
@@ -57,14 +57,14 @@ class Accuracy:
     def figures(self) -> dict[str, Any]:
         """Return mIoU, the IoU of each class and of the drivable area; None where unknown."""
         iou = {
-            name: _number(value)
+            name: figure(value)
             for name, value in zip(self.truth_space.names, self._classes.iou(), strict=True)
         }
         return {
-            'miou': _number(self._classes.mean_iou()),
+            'miou': figure(self._classes.mean_iou()),
             'iou': iou if any(value is not None for value in iou.values()) else None,
-            'drivable_iou': _number(self._drivable.iou()[1]),
-            'false_drivable_rate': _number(self._drivable.false_rate([1])),
+            'drivable_iou': figure(self._drivable.iou()[1]),
+            'false_drivable_rate': figure(self._drivable.false_rate([1])),
         }
 
 
@@ -290,7 +290,3 @@ class _OverlayVideo:
         while self._written < number:
             self._writer.write(picture)
             self._written += 1
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lwseg_ros import __version__
 from lwseg_ros.demo.drive import GeneratedDrive
 from lwseg_ros.demo.recording import Accuracy, Recorder
 from lwseg_ros.demo.sources import (
@@ -200,6 +201,7 @@ def _play(
             'machine': f'{platform.machine()}, {os.cpu_count()} cores',
             'rmw': os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp'),
             'python': platform.python_version(),
+            'lwseg': __version__,
         }
 
 

@@ -18,17 +18,12 @@ def drivable_mask(
     min_confidence: float = 0.5,
     min_region_fraction: float = 0.0,
     ego_connected: bool = False,
-    hysteresis: float = 0.0,
-    previous: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Return uint8 `[H, W]`, 255 where a vehicle may drive, else 0.
 
     A pixel counts when its drivable score is at least 128 and the confidence of its label at
     least `min_confidence` (0 to 1). Every other argument only takes pixels away:
 
-    - `hysteresis` (0 to 0.5): a pixel that is not drivable in `previous`, the mask of the frame
-      before, needs a score of at least 0.5 + hysteresis. Without `previous`, or when its size is
-      another, all pixels do.
     - `min_region_fraction`: connected regions (8 neighbours) smaller than this share of the
       image are dropped.
     - `ego_connected`: only regions that reach the ground before the vehicle stay, the middle
@@ -37,16 +32,10 @@ def drivable_mask(
     The region rules are our choice; keeping the road joined to the vehicle is reported to cut
     false drivable area by a fifth to a quarter.
     """
-    _check_share('min_confidence', min_confidence, 1.0)
-    _check_share('min_region_fraction', min_region_fraction, 1.0)
-    _check_share('hysteresis', hysteresis, 0.5)
+    _check_share('min_confidence', min_confidence)
+    _check_share('min_region_fraction', min_region_fraction)
     score, confidence = segmentation.drivable_score, segmentation.confidence
     mask = _at_least(score, DRIVABLE_FROM)
-    if hysteresis > 0:
-        rising = _at_least(score, 255 * (0.5 + hysteresis))
-        if previous is not None and previous.shape == score.shape:
-            rising |= previous
-        mask &= rising
     if min_confidence > 0:
         mask &= _at_least(confidence, 255 * min_confidence)
     if min_region_fraction > 0 or ego_connected:
@@ -78,6 +67,6 @@ def _regions(
     return result
 
 
-def _check_share(name: str, value: float, most: float) -> None:
-    if not 0 <= value <= most:
-        raise LwsegError(f'{name} is {value}, but must be from 0 to {most:g}')
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise LwsegError(f'{name} is {value}, but must be from 0 to 1')

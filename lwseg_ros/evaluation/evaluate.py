@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.evaluation.dataset import LabelledImages, Pair, read_pair
-from lwseg_ros.evaluation.metrics import ConfusionMatrix
+from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
 from lwseg_ros.label_space import LabelSpace
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
@@ -48,13 +48,11 @@ class Comparison:
         return {
             'label_space': self.space.name,
             'pixels': int(confusion.counts.sum()),
-            'miou': _number(confusion.mean_iou()),
-            'drivable_iou': _number(confusion.group_iou(drivable)) if drivable else None,
-            'false_drivable_rate': _number(confusion.false_rate(drivable)) if drivable else None,
-            'pixel_accuracy': _number(confusion.pixel_accuracy()),
-            'iou': {
-                name: _number(iou[i]) for i, name in enumerate(self.space.names) if present[i]
-            },
+            'miou': figure(confusion.mean_iou()),
+            'drivable_iou': figure(confusion.group_iou(drivable)) if drivable else None,
+            'false_drivable_rate': figure(confusion.false_rate(drivable)) if drivable else None,
+            'pixel_accuracy': figure(confusion.pixel_accuracy()),
+            'iou': {name: figure(iou[i]) for i, name in enumerate(self.space.names) if present[i]},
         }
 
 
@@ -73,7 +71,3 @@ def evaluate(
         image, truth = read_pair(pair)
         comparison.update(truth, predict(image))
     return {'data': data.name, 'images': len(data.pairs), **comparison.result()}
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)

@@ -36,10 +36,6 @@ class ConfusionMatrix:
         """Return each class's intersection over union, NaN for one that occurs nowhere."""
         return _ratio(self._hits(), self.counts.sum(1) + self._predicted() - self._hits())
 
-    def recall(self) -> npt.NDArray[np.float64]:
-        """Return the share of each class's true pixels that were found, NaN without truth."""
-        return _ratio(self._hits(), self.counts.sum(1))
-
     def mean_iou(self) -> float:
         """Return the mean of `iou` over the classes that occur in truth (NaN if none does)."""
         present = self.counts.sum(1) > 0
@@ -70,6 +66,11 @@ class ConfusionMatrix:
 
     def _predicted(self) -> npt.NDArray[np.int64]:
         return np.asarray(self.counts[:, : self.num_classes].sum(0))
+
+
+def figure(value: float) -> float | None:
+    """Return a metric as JSON holds it: rounded, None where it is undefined (NaN)."""
+    return None if np.isnan(value) else round(float(value), 6)
 
 
 def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -53,8 +53,3 @@ class FrameSlot(Generic[T]):
             self._closed = True
             self._changed.notify_all()
         return self.clear()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
