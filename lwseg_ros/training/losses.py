@@ -29,3 +29,22 @@ def label_set_loss(logits: Tensor, allowed: Tensor, class_weights: Tensor | None
         lightest = class_weights.view(1, -1, 1, 1).where(is_allowed, float('inf')).amin(1)
         weights = weights * lightest
     return (loss * weights).sum() / weights.sum().clamp(min=1)
+
+
+def soft_jaccard_loss(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Return 1 minus the mean soft IoU of the classes that the batch holds.
+
+    Arguments as in `label_set_loss`; looks at the pixels with one allowed class only, all of the
+    batch together. soft IoU = sum(p y) / sum(p + y - p y), p the softmax and y the one-hot truth
+    (Rahman and Wang 2016). It weighs a thin class as much as a large one. 0 without such pixels.
+    """
+    single = (allowed > 0) & (allowed & (allowed - 1) == 0)
+    probability = logits.softmax(1).movedim(1, -1)[single]
+    bits = torch.arange(logits.shape[1], device=logits.device)
+    truth = ((allowed[single].unsqueeze(1) >> bits) & 1).to(probability.dtype)
+    hits = (probability * truth).sum(0)
+    union = (probability + truth).sum(0) - hits
+    present = truth.sum(0) > 0
+    if not present.any():
+        return logits.sum() * 0
+    return 1 - (hits[present] / union[present]).mean()

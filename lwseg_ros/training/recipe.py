@@ -46,6 +46,7 @@ class Recipe:
     train: tuple[Source, ...]
     validate: tuple[Validation, ...]
     initial_weights: str = ''
+    initial_model: str = ''
     input_size: tuple[int, int] = (384, 640)
     crop_size: tuple[int, int] = (256, 256)
     batch_size: int = 8
@@ -63,6 +64,8 @@ class Recipe:
     aspect: float = 1.15
     photometric: float = 1.0
     class_weights: dict[str, float] = field(default_factory=dict)
+    rare_crops: float = 0.0
+    jaccard_weight: float = 0.0
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -78,13 +78,16 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         self.first = first
         shares = np.array([s.source.share for s in sources], float)
         self.shares = shares / shares.sum()
+        self.rare = [_rare_labels(loaded, recipe) for loaded in sources]
 
     def __len__(self) -> int:
         return self.recipe.iterations * self.recipe.batch_size - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.recipe.seed, self.first + index))
-        loaded = self.sources[rng.choice(len(self.sources), p=self.shares)]
+        which = int(rng.choice(len(self.sources), p=self.shares))
+        loaded = self.sources[which]
+        seeks_rare = self.recipe.rare_crops and rng.random() < self.recipe.rare_crops
         chosen = int(rng.integers(len(loaded.images)))
         image, labels = random_crop(
             loaded.images[chosen],
@@ -93,6 +96,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
             loaded.source.scale,
             self.recipe.aspect,
             rng,
+            self.rare[which] if seeks_rare else None,
         )
         if self.recipe.photometric:
             image = photometric(image, self.recipe.photometric, rng)
@@ -106,20 +110,28 @@ def random_crop(
     scale: tuple[float, float],
     aspect: float,
     rng: np.random.Generator,
+    rare: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Image, Image]:
     """Return a randomly enlarged, stretched, flipped crop; outside the image it is unlabelled.
 
-    The enlargement is log-uniform in `scale`, the stretch of the width in 1/aspect..aspect.
+    The enlargement is log-uniform in `scale`, the stretch of the width in 1/aspect..aspect. With
+    `rare`, bool `[256]`, the crop is of four drawn the one that shows most pixels of those labels.
     """
     height, width = labels.shape
     zoom = np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1])))
     stretch = np.exp(rng.uniform(-1, 1) * np.log(aspect) / 2)
     crop_height = round(crop_size[0] / (zoom / stretch))
     crop_width = round(crop_size[1] / (zoom * stretch))
-    top = int(rng.integers(min(0, height - crop_height), max(0, height - crop_height) + 1))
-    left = int(rng.integers(min(0, width - crop_width), max(0, width - crop_width) + 1))
-    box = slice(max(top, 0), top + crop_height), slice(max(left, 0), left + crop_width)
-    image, labels = image[box], labels[box]
+    rows, columns = height - crop_height, width - crop_width
+    tops = rng.integers(min(0, rows), max(0, rows) + 1, 1 if rare is None else 4)
+    lefts = rng.integers(min(0, columns), max(0, columns) + 1, len(tops))
+    boxes = [
+        (slice(max(top, 0), top + crop_height), slice(max(left, 0), left + crop_width))
+        for top, left in zip(tops.tolist(), lefts.tolist(), strict=True)
+    ]
+    best = 0 if rare is None else int(np.argmax([rare[labels[box]].sum() for box in boxes]))
+    top, left = int(tops[best]), int(lefts[best])
+    image, labels = image[boxes[best]], labels[boxes[best]]
     borders = (max(-top, 0), 0, max(-left, 0), 0)
     borders = (
         borders[0],
@@ -150,13 +162,15 @@ def random_crop(
 def photometric(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the image as another camera in another light might have taken it.
 
-    Brightness, contrast, gamma and colour cast by one table a channel; then, each now and then,
-    less or more saturation, a shadow, blur, noise and JPEG.
+    Brightness, contrast, gamma and colour cast by one table a channel, now and then as dark as at
+    night; then, each now and then, less or more saturation, a shadow, rain and haze, blur, noise
+    and JPEG.
     """
     ramp = np.linspace(0, 1, 256)
-    gamma = np.exp(rng.normal(0, 0.2 * strength))
-    contrast = np.exp(rng.normal(0, 0.2 * strength))
-    brightness = rng.normal(0, 0.06 * strength)
+    night = rng.random() < 0.06 * strength
+    gamma = np.exp(rng.uniform(0.4, 0.8) if night else rng.normal(0, 0.2 * strength))
+    contrast = 1.0 if night else np.exp(rng.normal(0, 0.2 * strength))
+    brightness = 0.0 if night else rng.normal(0, 0.06 * strength)
     cast = np.exp(rng.normal(0, 0.06 * strength, 3))
     curve = (ramp**gamma - 0.5) * contrast + 0.5 + brightness
     table = np.clip(255 * curve[:, None] * cast, 0, 255).astype(np.uint8)
@@ -167,6 +181,8 @@ def photometric(image: Image, strength: float, rng: np.random.Generator) -> Imag
         image = np.asarray(cv2.addWeighted(image, 1 - amount, grey, amount, 0), np.uint8)
     if rng.random() < 0.15 * strength:
         image = _shadow(image, rng)
+    if rng.random() < 0.1 * strength:
+        image = _rain(image, rng)
     if rng.random() < 0.2 * strength:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.4)), np.uint8)
     if rng.random() < 0.25 * strength:
@@ -186,6 +202,25 @@ def _shadow(image: Image, rng: np.random.Generator) -> Image:
     cv2.fillConvexPoly(mask, cv2.convexHull(corners.astype(np.int32)), 255)
     darker = (image * rng.uniform(0.35, 0.75)).astype(np.uint8)
     return np.where(mask[..., None] > 0, darker, image)
+
+
+def _rain(image: Image, rng: np.random.Generator) -> Image:
+    """Return the image behind a bright veil, thinner towards the bottom, and falling streaks."""
+    height, width = image.shape[:2]
+    veil = np.linspace(rng.uniform(0.15, 0.6), rng.uniform(0, 0.3), height, dtype=np.float32)
+    drops = (rng.random((height, width), np.float32) < 0.002).astype(np.float32)
+    length = int(rng.integers(5, 15))
+    kernel = np.eye(length, dtype=np.float32) if rng.random() < 0.5 else np.ones((length, 1))
+    streaks = cv2.filter2D(drops, -1, kernel.astype(np.float32)) * rng.uniform(0, 0.3)
+    amount = np.clip(veil[:, None] + streaks, 0, 0.8)[..., None]
+    return np.asarray(image * (1 - amount) + rng.uniform(120, 230) * amount, np.uint8)
+
+
+def _rare_labels(loaded: LoadedSource, recipe: Recipe) -> npt.NDArray[np.bool_]:
+    """Return, bool `[256]`, which labels stand for one class of more than common weight."""
+    space = LabelSpace.load(recipe.label_space)
+    rare = [1 << space.class_id(n) for n, weight in recipe.class_weights.items() if weight > 1]
+    return np.isin(loaded.allowed, rare)
 
 
 def _render_drives(count: int, track: Track) -> tuple[list[Image], list[Image], LabelSpace]:

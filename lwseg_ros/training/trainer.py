@@ -30,13 +30,14 @@ from lwseg_ros.inference.model_file import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ModelInfo,
+    resolve_model,
     write_atomically,
 )
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
-from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights
-from lwseg_ros.training.losses import label_set_loss
+from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights, load_weights
+from lwseg_ros.training.losses import label_set_loss, soft_jaccard_loss
 from lwseg_ros.training.recipe import Recipe
 from lwseg_ros.training.samples import Samples, load_source
 
@@ -66,6 +67,8 @@ class Trainer:
         network = create_network(recipe.network, self.space.num_classes)
         if recipe.initial_weights:
             load_encoder_weights(network, data_root(root) / recipe.initial_weights)
+        if recipe.initial_model:
+            load_weights(network, resolve_model(recipe.initial_model, '.safetensors'))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device)
         self.average = AveragedModel(
@@ -179,7 +182,10 @@ class Trainer:
             for start in divmod(self.iteration % LOSS_STRIDE**2, LOSS_STRIDE)
         )
         allowed = allowed.to(self.device)[:, rows, columns]
-        loss = label_set_loss(logits[:, :, rows, columns], allowed, self.class_weights)
+        logits = logits[:, :, rows, columns]
+        loss = label_set_loss(logits, allowed, self.class_weights)
+        if self.recipe.jaccard_weight:
+            loss = loss + self.recipe.jaccard_weight * soft_jaccard_loss(logits, allowed)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
