@@ -107,7 +107,7 @@ def evaluate(
     size = None if input_size == 'model' else input_size
     with Segmenter.load(model, backend, precision=precision, input_size=size) as segmenter:
         figures = run(
-            lambda image: segmenter(image).labels,
+            segmenter,
             segmenter.label_space,
             labelled,
             lambda pairs: rich_track(

@@ -7,6 +7,7 @@ import pytest
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.dataset import open_dataset
 from lwseg_ros.evaluation.evaluate import Comparison, evaluate
+from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
 
 
@@ -30,7 +31,7 @@ def test_pairs_are_sorted_and_measured(idd):
     camvid = LabelSpace.load('camvid')
     answer = np.zeros((6, 8), np.uint8)
     answer[4:] = 3
-    result = evaluate(lambda _image: answer, camvid, data)
+    result = evaluate(lambda _image: Segmentation(answer, answer, answer), camvid, data)
     # Of the 24 drivable pixels 16 are found; of the 16 sky pixels all are, with 8 too many.
     assert result['images'] == 2
     assert result['label_space'] == 'idd_level1'
@@ -83,4 +84,6 @@ def test_broken_files_are_named(idd):
     data = open_dataset('idd_lite:idd', 'val', idd)
     (idd / 'idd/images/val/a.jpg').write_bytes(b'not a jpeg')
     with pytest.raises(DataError, match=r'a\.jpg cannot be read'):
-        evaluate(lambda image: image[..., 0], LabelSpace.load('camvid'), data)
+        evaluate(
+            lambda image: Segmentation(*image.transpose(2, 0, 1)), LabelSpace.load('camvid'), data
+        )

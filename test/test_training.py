@@ -188,7 +188,7 @@ def test_validation_equals_evaluate(data, recipe, tmp_path):
     path = tmp_path / 'run' / 'last.safetensors'
     with Segmenter.load(path, 'torch', precision='fp32', input_size='source') as segmenter:
         again = evaluate(
-            lambda image: segmenter(image).labels,
+            segmenter,
             segmenter.label_space,
             open_dataset('camvid:fine', 'val', data),
         )

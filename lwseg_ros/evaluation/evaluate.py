@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from lwseg_ros.evaluation.dataset import LabelledImages, Pair, read_pair
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
+from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
 
-Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
-"""RGB uint8 `[H, W, 3]` to labels uint8 `[H, W]`."""
+Predict = Callable[[npt.NDArray[np.uint8]], Segmentation]
+"""RGB uint8 `[H, W, 3]` to its segmentation; a `Segmenter` is one."""
 
 
 class Comparison:
@@ -69,5 +70,5 @@ def evaluate(
     comparison = Comparison(model_space, data.label_space)
     for pair in track(data.pairs):
         image, truth = read_pair(pair)
-        comparison.update(truth, predict(image))
+        comparison.update(truth, predict(image).labels)
     return {'data': data.name, 'images': len(data.pairs), **comparison.result()}

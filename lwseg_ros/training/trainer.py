@@ -33,6 +33,7 @@ from lwseg_ros.inference.model_file import (
     resolve_model,
     write_atomically,
 )
+from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
@@ -200,9 +201,9 @@ class Trainer:
         vector = torch.from_numpy(self.space.drivable_vector()).to(self.device)
 
         @torch.inference_mode()
-        def predict(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-            labels = graph(torch.from_numpy(image)[None].to(self.device), vector)[0]
-            return np.asarray(labels[0].cpu().numpy(), np.uint8)
+        def predict(image: npt.NDArray[np.uint8]) -> Segmentation:
+            planes = graph(torch.from_numpy(image)[None].to(self.device), vector)
+            return Segmentation(*(plane[0].cpu().numpy() for plane in planes))
 
         sets = [
             evaluate(predict, self.space, open_dataset(v.data, v.split, self.root))
