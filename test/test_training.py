@@ -1,4 +1,4 @@
-"""Training on small generated data sets: the loss, the samples, resuming, interrupting."""
+"""Training on small generated data sets: the samples, resuming, interrupting."""
 
 import json
 import os
@@ -11,12 +11,9 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from torch.nn import functional as F  # noqa: E402
-
 from lwseg_ros.errors import DataError  # noqa: E402
 from lwseg_ros.inference.model_file import read_model_info  # noqa: E402
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace  # noqa: E402
-from lwseg_ros.training.losses import label_set_loss  # noqa: E402
 from lwseg_ros.training.recipe import load_recipe  # noqa: E402
 from lwseg_ros.training.samples import (  # noqa: E402
     Samples,
@@ -68,42 +65,6 @@ def recipe(tmp_path):
     path = tmp_path / 'small.yaml'
     path.write_text(RECIPE)
     return load_recipe(path)
-
-
-def test_one_allowed_class_is_weighted_cross_entropy():
-    torch.manual_seed(0)
-    logits = torch.randn(2, 11, 6, 5, requires_grad=True)
-    labels = torch.randint(0, 11, (2, 6, 5))
-    labels[0, :2] = -1
-    allowed = torch.where(labels >= 0, 1 << labels.clamp(min=0), 0)
-    weights = torch.rand(11) + 0.5
-    loss = label_set_loss(logits, allowed, weights)
-    expected = F.cross_entropy(logits, labels, weights, ignore_index=-1)
-    torch.testing.assert_close(loss, expected)
-    loss.backward()
-    assert logits.grad.isfinite().all()
-    assert not logits.grad[0, :, :2].any()
-
-
-def test_a_set_trains_the_log_of_its_summed_probability():
-    logits = torch.randn(1, 4, 1, 1)
-    allowed = torch.tensor([[[0b1010]]])
-    probability = logits.softmax(1)[0, [1, 3]].sum()
-    torch.testing.assert_close(label_set_loss(logits, allowed), -probability.log())
-    weights = torch.tensor([9.0, 2.0, 9.0, 3.0])
-    both = torch.cat([logits, logits], 3)
-    sets = torch.tensor([[[0b1010, 0b0001]]])
-    single = -logits.log_softmax(1)[0, 0, 0, 0]
-    expected = (2 * -probability.log() + 9 * single) / (2 + 9)
-    torch.testing.assert_close(label_set_loss(both, sets, weights), expected)
-
-
-def test_no_labelled_pixel_gives_zero():
-    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss = label_set_loss(logits, torch.zeros(1, 2, 2, dtype=torch.int64))
-    loss.backward()
-    assert loss == 0
-    assert not logits.grad.any()
 
 
 def test_coarse_labels_become_sets_of_bits():
