@@ -11,22 +11,18 @@ returns logits at a quarter of the size: `[N, classes, ceil(H/4), ceil(W/4)]`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2
+from lwseg_ros.networks.backbones.mobilenet_v2 import STAGES, MobileNetV2
 from lwseg_ros.networks.backbones.resnet import ResNet
+from lwseg_ros.networks.layers import SegmentationNetwork, resize_like
 
 
 def conv1x1(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
-
-
-def resize_like(x: Tensor, reference: Tensor, align_corners: bool) -> Tensor:
-    size = reference.shape[-2:]
-    return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
 
 
 class ChainedResidualPooling(nn.Module):
@@ -57,11 +53,13 @@ def pooling_stage(channels: int, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(ChainedResidualPooling(channels, groups))
 
 
-class LightWeightRefineNetResNet(ResNet):
+class LightWeightRefineNetResNet(SegmentationNetwork, ResNet):
     """Light-Weight RefineNet on ResNet-50, -101 or -152 (paper, figure 1 and table 1).
 
     Example: `LightWeightRefineNetResNet(num_classes=21, depth=50)`.
     """
+
+    decoded_channels = 256
 
     def __init__(self, num_classes: int, depth: int = 50) -> None:
         super().__init__(depth)
@@ -82,7 +80,8 @@ class LightWeightRefineNetResNet(ResNet):
         self.mflow_conv_g4_pool = pooling_stage(256)
         self.clf_conv = nn.Conv2d(256, num_classes, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return the refined features at stride 4, `[N, 256, ceil(H/4), ceil(W/4)]`."""
         l1, l2, l3, l4 = self.features(x)
         l3, l4 = self.dropout(l3), self.dropout(l4)
 
@@ -99,30 +98,34 @@ class LightWeightRefineNetResNet(ResNet):
 
         x1 = self.adapt_stage4_b2_joint_varout_dimred(self.p_ims1d2_outl4_dimred(l1))
         x1 = F.relu(x1 + resize_like(x2, l1, align_corners=True))
-        logits: Tensor = self.clf_conv(self.mflow_conv_g4_pool(x1))
+        refined: Tensor = self.mflow_conv_g4_pool(x1)
+        return refined
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        logits: Tensor = self.clf_conv(decoded)
         return logits
 
 
-class LightWeightRefineNetMobileNetV2(MobileNetV2):
+class LightWeightRefineNetMobileNetV2(SegmentationNetwork, MobileNetV2):
     """Light-Weight RefineNet on MobileNet-v2: decoder width 256, ReLU6, no dropout.
 
     Example: `LightWeightRefineNetMobileNetV2(num_classes=21)`; `expand_first` chooses the form of
     the encoder (see `MobileNetV2`).
     """
 
-    width = 256
+    decoded_channels = 256
+    encoder_stages: Sequence[tuple[int, int, int, int]] = STAGES
+    taps: Sequence[tuple[int, ...]] = ((8, 7), (5, 6), (4,), (3,))
+    """The encoder's layers that enter `crp4`, `crp3`, `crp2` and `crp1`."""
     align_corners = True
     last_pooling_groups = 1
 
     def __init__(self, num_classes: int, expand_first: bool = True) -> None:
-        super().__init__(expand_first)
-        width = self.width
-        self.conv8 = conv1x1(320, width)
-        self.conv7 = conv1x1(160, width)
-        self.conv6 = conv1x1(96, width)
-        self.conv5 = conv1x1(64, width)
-        self.conv4 = conv1x1(32, width)
-        self.conv3 = conv1x1(24, width)
+        super().__init__(expand_first, self.encoder_stages)
+        width = self.decoded_channels
+        channels = {layer: stage[1] for layer, stage in enumerate(self.encoder_stages, start=2)}
+        for layer in sorted((layer for tap in self.taps for layer in tap), reverse=True):
+            self.add_module(f'conv{layer}', conv1x1(channels[layer], width))
         self.crp4 = pooling_stage(width)
         self.crp3 = pooling_stage(width)
         self.crp2 = pooling_stage(width)
@@ -133,20 +136,42 @@ class LightWeightRefineNetMobileNetV2(MobileNetV2):
         self.segm = nn.Conv2d(width, num_classes, 3, padding=1)
 
     def decoded(self, x: Tensor) -> Tensor:
-        """Return the refined features at stride 4, `[N, 256, ceil(H/4), ceil(W/4)]`."""
-        l3, l4, l5, l6, l7, l8 = self.stages(x)
-        r4 = self.crp4(F.relu6(self.conv8(l8) + self.conv7(l7)))
-        r4 = resize_like(self.conv_adapt4(r4), l6, self.align_corners)
-        r3 = self.crp3(F.relu6(self.conv5(l5) + self.conv6(l6) + r4))
-        r3 = resize_like(self.conv_adapt3(r3), l4, self.align_corners)
-        r2 = self.crp2(F.relu6(self.conv4(l4) + r3))
-        r2 = resize_like(self.conv_adapt2(r2), l3, self.align_corners)
-        refined: Tensor = self.crp1(F.relu6(self.conv3(l3) + r2))
+        """Return the refined features, `[N, decoded_channels, ceil(H/4), ceil(W/4)]`."""
+        maps = dict(enumerate(self.stages(x), start=3))
+        deepest, *finer = self.taps
+        refined: Tensor = self.crp4(F.relu6(self._reduced(maps, deepest)))
+        for index, tap in zip((3, 2, 1), finer, strict=True):
+            coarser = self.get_submodule(f'conv_adapt{index + 1}')(refined)
+            coarser = resize_like(coarser, maps[tap[0]], self.align_corners)
+            joined = F.relu6(self._reduced(maps, tap) + coarser)
+            refined = self.get_submodule(f'crp{index}')(joined)
         return refined
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.segm(self.decoded(x))
+    def _reduced(self, maps: Mapping[int, Tensor], tap: Sequence[int]) -> Tensor:
+        first, *others = tap
+        total: Tensor = self.get_submodule(f'conv{first}')(maps[first])
+        for layer in others:
+            total = total + self.get_submodule(f'conv{layer}')(maps[layer])
+        return total
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        logits: Tensor = self.segm(decoded)
         return logits
+
+
+class NanoLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
+    """A network of less than 1 M parameters for boards without a GPU (our choice throughout).
+
+    Light-Weight RefineNet at decoder width 64 on torchvision's form of MobileNet-v2, cut after
+    the first block of the 160-channel stage, so that ImageNet weights fit what is left.
+    """
+
+    decoded_channels = 64
+    encoder_stages = (*STAGES[:5], (6, 160, 1, 2))
+    taps = ((7,), (5, 6), (4,), (3,))
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, expand_first=False)
 
 
 JOINT_OUTPUTS = {'depth': 1, 'normal': 3}
@@ -161,23 +186,24 @@ class JointLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
     """
 
     align_corners = False
-    last_pooling_groups = LightWeightRefineNetMobileNetV2.width
+    last_pooling_groups = LightWeightRefineNetMobileNetV2.decoded_channels
 
     def __init__(self, num_classes: int, tasks: Sequence[str] = ('depth',)) -> None:
         super().__init__(num_classes, expand_first=True)
         self.tasks = ('segm', *tasks)
+        width = self.decoded_channels
         for task in self.tasks:
-            self.add_module(f'pre_{task}', conv1x1(self.width, self.width, groups=self.width))
+            self.add_module(f'pre_{task}', conv1x1(width, width, groups=width))
         for task in tasks:
-            self.add_module(task, nn.Conv2d(self.width, JOINT_OUTPUTS[task], 3, padding=1))
+            self.add_module(task, nn.Conv2d(width, JOINT_OUTPUTS[task], 3, padding=1))
 
     def _head(self, task: str, refined: Tensor) -> Tensor:
         hidden = F.relu6(self.get_submodule(f'pre_{task}')(refined))
         output: Tensor = self.get_submodule(task)(hidden)
         return output
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._head('segm', self.decoded(x))
+    def classify(self, decoded: Tensor) -> Tensor:
+        return self._head('segm', decoded)
 
     def predict_all(self, x: Tensor) -> dict[str, Tensor]:
         """Return `{task: [N, channels, ceil(H/4), ceil(W/4)]}` for all tasks."""

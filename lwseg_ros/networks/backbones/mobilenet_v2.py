@@ -7,7 +7,7 @@ checkpoints to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -66,21 +66,24 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """The encoder up to the 320-channel stage.
+    """The encoder up to the 320-channel stage, or to the last of `stages` (rows as `STAGES` has).
 
     `expand_first=True` is the form of the Light-Weight RefineNet release, whose first block keeps
     an expansion 32 -> 32 although its factor is 1; `False` is torchvision's form, which the
     ImageNet weights fit.
     """
 
-    feature_channels = (24, 32, 96, 320)
     feature_strides = (4, 8, 16, 32)
 
-    def __init__(self, expand_first: bool = True) -> None:
+    def __init__(
+        self, expand_first: bool = True, stages: Sequence[tuple[int, int, int, int]] = STAGES
+    ) -> None:
         super().__init__()
+        self.feature_channels = (24, 32, 96, stages[-1][1])
+        self.last_layer = len(stages) + 1
         self.layer1 = conv_bn_relu6(3, STEM_CHANNELS, 3, stride=2)
         channels = STEM_CHANNELS
-        for index, (expansion, out_channels, count, stride) in enumerate(STAGES, start=2):
+        for index, (expansion, out_channels, count, stride) in enumerate(stages, start=2):
             blocks = []
             for block in range(count):
                 blocks.append(
@@ -96,20 +99,20 @@ class MobileNetV2(nn.Module):
             self.add_module(f'layer{index}', nn.Sequential(*blocks))
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the outputs of `layer3` to `layer8` for `x` float `[N, 3, H, W]`.
+        """Return the outputs of `layer3` to the last for `x` float `[N, 3, H, W]`.
 
         Channels and strides: 24 at 4, 32 at 8, 64 and 96 at 16, 160 and 320 at 32.
         """
         x = self.get_submodule('layer2')(self.layer1(x))
         outputs = []
-        for index in range(3, 9):
+        for index in range(3, self.last_layer + 1):
             x = self.get_submodule(f'layer{index}')(x)
             outputs.append(x)
         return outputs
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return one feature map for each of `feature_strides`, of `feature_channels` channels."""
-        s4, s8, _, s16, _, s32 = self.stages(x)
+        s4, s8, _, s16, *_, s32 = self.stages(x)
         return [s4, s8, s16, s32]
 
 

@@ -1,0 +1,50 @@
+"""What more than one network is made of, and the face that all of them show."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SegmentationNetwork(nn.Module):
+    """A network of the catalog: an image to features at a quarter of its size, those to logits.
+
+    Takes normalised RGB, float `[N, 3, H, W]`, H and W >= 32, odd sizes too.
+    """
+
+    decoded_channels: int
+    """Channels of what `decoded` returns."""
+
+    @abstractmethod
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return the decoder's features, `[N, decoded_channels, ceil(H/4), ceil(W/4)]`."""
+
+    @abstractmethod
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Return the logits `[N, classes, h, w]` of features `[N, decoded_channels, h, w]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `[N, classes, ceil(H/4), ceil(W/4)]`."""
+        return self.classify(self.decoded(x))
+
+
+def resize_like(x: Tensor, reference: Tensor, align_corners: bool = False) -> Tensor:
+    """Resize `x` bilinearly to the height and width of `reference`."""
+    size = reference.shape[-2:]
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+) -> nn.Sequential:
+    """Convolution without bias that keeps the size, batch norm, ReLU."""
+    padding = dilation * (kernel_size // 2)
+    return nn.Sequential(
+        nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False
+        ),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
