@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import nn
 
 from lwseg_ros.errors import ModelError
+from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2
+from lwseg_ros.networks.backbones.resnet import ResNet
+from lwseg_ros.networks.backbones.van import VisualAttentionNetwork
+from lwseg_ros.networks.context import (
+    AtrousSpatialPyramidPooling,
+    NonLocalContext,
+    PyramidPooling,
+)
+from lwseg_ros.networks.feature_pyramid import Backbone, FeaturePyramidNetwork
+from lwseg_ros.networks.feature_refinement import FeatureRefinementModule
+from lwseg_ros.networks.layers import SegmentationNetwork
 from lwseg_ros.networks.light_weight_refinenet import (
     JointLightWeightRefineNet,
     LightWeightRefineNetMobileNetV2,
     LightWeightRefineNetResNet,
+    NanoLightWeightRefineNet,
 )
 
-_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+_BACKBONES: dict[str, Callable[[], Backbone]] = {
+    'mobilenet_v2': partial(MobileNetV2, expand_first=False),
+    'van_b0': partial(VisualAttentionNetwork, 'b0'),
+    'van_b1': partial(VisualAttentionNetwork, 'b1'),
+    'van_b2': partial(VisualAttentionNetwork, 'b2'),
+    'van_b3': partial(VisualAttentionNetwork, 'b3'),
+    'resnet50': partial(ResNet, 50),
+    'resnet101': partial(ResNet, 101),
+    'resnet152': partial(ResNet, 152),
+}
+
+_CONTEXTS: dict[str, Callable[[Sequence[int]], nn.Module | None]] = {
+    'fpn': lambda channels: None,
+    'fpn_ppm': lambda channels: PyramidPooling(channels[-1]),
+    'fpn_aspp': lambda channels: AtrousSpatialPyramidPooling(channels[-1]),
+    'fpn_dnl': lambda channels: NonLocalContext(channels[-1]),
+    'frm_top': lambda channels: FeatureRefinementModule(channels, 'top'),
+    'frm_split': lambda channels: FeatureRefinementModule(channels, 'split'),
+}
+
+_COMPACT = {'width': 128, 'head_width': 64}
+_COMPACT_BACKBONES = ('mobilenet_v2', 'van_b0')
+
+
+def _feature_pyramid(
+    num_classes: int, context: str, backbone: str, **widths: int
+) -> FeaturePyramidNetwork:
+    encoder = _BACKBONES[backbone]()
+    module = _CONTEXTS[context](encoder.feature_channels)
+    return FeaturePyramidNetwork(encoder, num_classes, context=module, **widths)
+
+
+_NETWORKS: dict[str, Callable[[int], SegmentationNetwork]] = {
     'lw_refinenet_resnet50': partial(LightWeightRefineNetResNet, depth=50),
     'lw_refinenet_resnet101': partial(LightWeightRefineNetResNet, depth=101),
     'lw_refinenet_resnet152': partial(LightWeightRefineNetResNet, depth=152),
@@ -22,10 +66,23 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     'lw_refinenet_mobilenet_v2_torchvision': partial(
         LightWeightRefineNetMobileNetV2, expand_first=False
     ),
+    'lw_refinenet_mobilenet_v2_nano': NanoLightWeightRefineNet,
     'lw_refinenet_mobilenet_v2_joint': JointLightWeightRefineNet,
     'lw_refinenet_mobilenet_v2_joint_normals': partial(
         JointLightWeightRefineNet, tasks=('depth', 'normal')
     ),
+    **{
+        f'{context}_{backbone}': partial(_feature_pyramid, context=context, backbone=backbone)
+        for context in _CONTEXTS
+        for backbone in _BACKBONES
+    },
+    **{
+        f'{context}_{backbone}_compact': partial(
+            _feature_pyramid, context=context, backbone=backbone, **_COMPACT
+        )
+        for context in _CONTEXTS
+        for backbone in _COMPACT_BACKBONES
+    },
 }
 
 
@@ -34,7 +91,7 @@ def list_networks() -> list[str]:
     return sorted(_NETWORKS)
 
 
-def create_network(name: str, num_classes: int) -> nn.Module:
+def create_network(name: str, num_classes: int) -> SegmentationNetwork:
     """Build a network with fresh weights, in training mode.
 
     It maps normalised RGB, float `[N, 3, H, W]`, to logits
