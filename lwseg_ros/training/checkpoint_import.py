@@ -22,6 +22,7 @@ from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2, imagenet_keys
 from lwseg_ros.networks.backbones.resnet import ResNet
+from lwseg_ros.networks.feature_pyramid import FeaturePyramidNetwork
 
 CONTAINERS = ('segmenter', 'model', 'state_dict')
 """Keys under which the authors' and others' checkpoints hold the state dict."""
@@ -83,20 +84,33 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def load_encoder_weights(network: nn.Module, path: Path) -> None:
     """Fill the encoder of `network` from ImageNet weights; its decoder keeps its own.
 
-    Takes torchvision's key names; weights beyond the encoder (the classifier) are left out.
+    Takes torchvision's key names (MobileNet-v2, ResNet) and those of VAN's authors; weights
+    beyond the encoder (the classifier, the stages that a smaller network lacks) are left out.
     """
     state = read_state_dict(path)
-    if isinstance(network, MobileNetV2) and any(key.startswith('features.') for key in state):
+    encoder, prefix = _encoder(network)
+    if isinstance(encoder, MobileNetV2) and any(key.startswith('features.') for key in state):
         state = imagenet_keys(state)
+    state = {prefix + key: value for key, value in state.items()}
     _load(network, state, encoder_keys(network), path)
 
 
 def encoder_keys(network: nn.Module) -> set[str]:
     """Return the names of the weights that the network's encoder holds."""
-    if not isinstance(network, (MobileNetV2, ResNet)):
-        raise ModelError(f'{type(network).__name__} has no encoder that is known here')
-    parts = ('layer', 'conv1.', 'bn1.') if isinstance(network, ResNet) else ('layer',)
-    return {key for key in network.state_dict() if key.startswith(parts)}
+    encoder, prefix = _encoder(network)
+    parts: tuple[str, ...] = ('',)
+    if encoder is network:  # a subclass of its encoder, with the decoder's weights beside
+        parts = ('layer', 'conv1.', 'bn1.') if isinstance(network, ResNet) else ('layer',)
+    return {prefix + key for key in encoder.state_dict() if key.startswith(parts)}
+
+
+def _encoder(network: nn.Module) -> tuple[nn.Module, str]:
+    """Return the network's encoder and the prefix of its weights' names in the network."""
+    if isinstance(network, FeaturePyramidNetwork):
+        return network.backbone, 'backbone.'
+    if isinstance(network, (MobileNetV2, ResNet)):
+        return network, ''
+    raise ModelError(f'{type(network).__name__} has no encoder that is known here')
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], wanted: set[str], path: Path) -> None:
