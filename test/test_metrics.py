@@ -35,7 +35,37 @@ def test_iou_equals_a_plain_count(pair):
     assert confusion.group_iou([0, 1]) == pytest.approx(group)
     outside = (truth >= 2) & (truth != 255)
     assert confusion.false_rate([0, 1]) == pytest.approx((prediction[outside] < 2).mean())
+    inside = truth < 2
+    assert confusion.missed_rate([0, 1]) == pytest.approx((prediction[inside] >= 2).mean())
     assert confusion.pixel_accuracy() == pytest.approx((truth == prediction)[truth != 255].mean())
+
+
+def test_counts_and_iou_equal_torchmetrics(pair):
+    torch = pytest.importorskip('torch')
+    classification = pytest.importorskip('torchmetrics.classification')
+    truth, prediction = pair
+    prediction[prediction == 255] = 3  # torchmetrics takes no prediction outside the classes
+    confusion = ConfusionMatrix(4)
+    confusion.update(truth, prediction)
+
+    def theirs(metric, truth, prediction):
+        prediction, truth = (torch.from_numpy(a.astype(np.int64)) for a in (prediction, truth))
+        return metric(prediction, truth).numpy()
+
+    options = {'num_classes': 4, 'ignore_index': 255}
+    counts = theirs(classification.MulticlassConfusionMatrix(**options), truth, prediction)
+    np.testing.assert_array_equal(confusion.counts[:, :4], counts)
+    iou = classification.MulticlassJaccardIndex(average='none', **options)
+    np.testing.assert_allclose(confusion.iou(), theirs(iou, truth, prediction), rtol=1e-6)
+    mean = classification.MulticlassJaccardIndex(average='macro', **options)
+    assert confusion.mean_iou() == pytest.approx(float(theirs(mean, truth, prediction)))
+    group = classification.BinaryJaccardIndex(ignore_index=255)
+    in_group = np.where(truth == 255, 255, truth < 2)
+    expected = float(theirs(group, in_group, prediction < 2))
+    assert confusion.group_iou([0, 1]) == pytest.approx(expected)
+    accuracy = classification.MulticlassAccuracy(average='micro', **options)
+    expected = float(theirs(accuracy, truth, prediction))
+    assert confusion.pixel_accuracy() == pytest.approx(expected)
 
 
 def test_unlabelled_prediction_is_an_error_of_its_class():

@@ -26,15 +26,23 @@ class ConfusionMatrix:
         if truth.shape != prediction.shape:
             raise ValueError(f'truth is {truth.shape}, prediction is {prediction.shape}')
         n = self.num_classes
-        valid = (truth < n) & (truth != IGNORE_ID)
+        valid = self.labelled(truth)
         rows = truth[valid].astype(np.int64)
         columns = np.minimum(prediction[valid], n)
         size = n * (n + 1)
         self.counts += np.bincount(rows * (n + 1) + columns, minlength=size).reshape(n, n + 1)
 
+    def labelled(self, truth: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """Return which pixels of a true label image count: not 255, not outside the classes."""
+        return np.asarray((truth < self.num_classes) & (truth != IGNORE_ID), np.bool_)
+
+    def add(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another one of the same classes."""
+        self.counts += other.counts
+
     def iou(self) -> npt.NDArray[np.float64]:
         """Return each class's intersection over union, NaN for one that occurs nowhere."""
-        return _ratio(self._hits(), self.counts.sum(1) + self._predicted() - self._hits())
+        return ratio(self._hits(), self.counts.sum(1) + self._predicted() - self._hits())
 
     def mean_iou(self) -> float:
         """Return the mean of `iou` over the classes that occur in truth (NaN if none does)."""
@@ -43,14 +51,14 @@ class ConfusionMatrix:
 
     def pixel_accuracy(self) -> float:
         """Return the share of labelled pixels that were right."""
-        return float(_ratio(self._hits().sum(), self.counts.sum()))
+        return float(ratio(self._hits().sum(), self.counts.sum()))
 
     def group_iou(self, classes: Iterable[int]) -> float:
         """Return the IoU of a union of classes against the rest (drivable area, say)."""
         ids = list(classes)
         hits = self.counts[np.ix_(ids, ids)].sum()
         union = self.counts[ids].sum() + self.counts[:, ids].sum() - hits
-        return float(_ratio(hits, union))
+        return float(ratio(hits, union))
 
     def false_rate(self, classes: Iterable[int]) -> float:
         """Return the share of pixels truly outside a union of classes that were called inside.
@@ -59,7 +67,17 @@ class ConfusionMatrix:
         """
         ids = list(classes)
         outside = [i for i in range(self.num_classes) if i not in ids]
-        return float(_ratio(self.counts[np.ix_(outside, ids)].sum(), self.counts[outside].sum()))
+        return float(ratio(self.counts[np.ix_(outside, ids)].sum(), self.counts[outside].sum()))
+
+    def missed_rate(self, classes: Iterable[int]) -> float:
+        """Return the share of pixels truly inside a union of classes that were called outside.
+
+        With the drivable classes: the missed-drivable rate. A prediction outside the classes
+        (255) is outside every union.
+        """
+        ids = list(classes)
+        inside = self.counts[ids].sum()
+        return float(ratio(inside - self.counts[np.ix_(ids, ids)].sum(), inside))
 
     def _hits(self) -> npt.NDArray[np.int64]:
         return np.diagonal(self.counts)
@@ -73,6 +91,7 @@ def figure(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
 
 
-def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return part / whole, NaN where the whole is nothing."""
     with np.errstate(invalid='ignore', divide='ignore'):
         return np.asarray(np.true_divide(part, whole))

@@ -1,0 +1,116 @@
+"""Boundary F1: how well the borders of classes and of areas lie where they truly are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lwseg_ros.evaluation.metrics import ratio
+from lwseg_ros.label_space import IGNORE_ID
+
+TOLERANCE = 0.0075
+"""How far a border may be off, as a share of the image diagonal (Csurka et al. 2013)."""
+
+Bits = npt.NDArray[Any]
+"""Unsigned integers: bit i of a pixel tells whether it is of area i."""
+
+
+class BoundaryCounts:
+    """Counts border pixels of areas, int64 `[areas, 4]`, over images.
+
+    An area is a set of classes (a class alone, or all drivable ones). Its border pixels are its
+    pixels with a neighbour (of four) outside it. Columns: true border pixels, those of them with
+    a predicted border pixel of the area within `tolerance` times the image diagonal (at least one
+    pixel); predicted border pixels, those of them with such a true one.
+
+    Void (truth 255 or outside the classes) has no border, and a predicted border pixel in it or
+    within the tolerance of it is not counted: the true border may run there.
+
+    Csurka, Larlus, Perronnin, "What is a good evaluation measure for semantic segmentation?",
+    BMVC 2013; the F measure of Perazzi et al., "A benchmark dataset and evaluation methodology
+    for video object segmentation", CVPR 2016. Both average over images; to add up the pixels of
+    all images, as IoU does, is our choice.
+    """
+
+    def __init__(
+        self, areas: Sequence[Iterable[int]], num_classes: int, tolerance: float = TOLERANCE
+    ) -> None:
+        self.counts = np.zeros((len(areas), 4), np.int64)
+        self._num_classes = num_classes
+        self._tolerance = tolerance
+        self._inside = [_membership(areas[i : i + 64]) for i in range(0, len(areas), 64)]
+
+    def update(self, truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8]) -> None:
+        """Add one image: two label images uint8 `[H, W]`."""
+        radius = max(1.0, self._tolerance * math.hypot(*truth.shape))
+        labelled = np.arange(256) < self._num_classes
+        labelled[IGNORE_ID] = False
+        void = ~labelled[truth]
+        judged = ~_dilated(void, radius) if void.any() else ~void
+        for number, inside in enumerate(self._inside):
+            outside = ~inside
+            predicted = _borders(prediction, inside, outside)
+            outside[~labelled] = 0
+            true = _borders(truth, inside, outside)
+            near_predicted, near_true = _dilated(predicted, radius), _dilated(true, radius)
+            predicted *= judged
+            for first, border, near in ((0, true, near_predicted), (2, predicted, near_true)):
+                places = np.flatnonzero(border)
+                bits = border.ravel()[places]
+                found = bits & near.ravel()[places]
+                for area in range(64 * number, min(64 * (number + 1), len(self.counts))):
+                    bit = inside.dtype.type(1 << area % 64)
+                    self.counts[area, first] += np.count_nonzero(bits & bit)
+                    self.counts[area, first + 1] += np.count_nonzero(found & bit)
+
+    def precision(self) -> npt.NDArray[np.float64]:
+        """Return per area the share of predicted border pixels that are near a true one."""
+        return ratio(self.counts[:, 3], self.counts[:, 2])
+
+    def recall(self) -> npt.NDArray[np.float64]:
+        """Return per area the share of true border pixels that are near a predicted one."""
+        return ratio(self.counts[:, 1], self.counts[:, 0])
+
+    def f1(self) -> npt.NDArray[np.float64]:
+        """Return per area 2PR / (P + R): NaN without a true border, 0 if nothing was found."""
+        precision, recall = np.nan_to_num(self.precision()), self.recall()
+        f1 = ratio(2 * precision * recall, precision + recall)
+        f1[precision + recall == 0] = 0
+        return f1
+
+
+def _membership(areas: Sequence[Iterable[int]]) -> Bits:
+    """Return for each label the areas it belongs to, bits `[256]`."""
+    bits = np.zeros(256, np.min_scalar_type((1 << len(areas)) - 1))
+    for i, classes in enumerate(areas):
+        bits[list(classes)] |= bits.dtype.type(1 << i)
+    return bits
+
+
+def _borders(labels: npt.NDArray[np.uint8], inside: Bits, outside: Bits) -> Bits:
+    """Return for each pixel the areas that it is in and one of its neighbours is out of."""
+    a, b = inside[labels], outside[labels]
+    borders = np.zeros_like(a)
+    borders[1:] |= a[1:] & b[:-1]
+    borders[:-1] |= a[:-1] & b[1:]
+    borders[:, 1:] |= a[:, 1:] & b[:, :-1]
+    borders[:, :-1] |= a[:, :-1] & b[:, 1:]
+    return borders
+
+
+def _dilated(bits: Bits, radius: float) -> Bits:
+    """Return the OR over the disk around each pixel: all areas at once, row by row of the disk."""
+    grown = np.zeros_like(bits)
+    run, width = bits.copy(), 0
+    for dy in range(int(radius), -1, -1):
+        while width < math.isqrt(int(radius**2 - dy**2)):
+            width += 1
+            run[:, width:] |= bits[:, :-width]
+            run[:, :-width] |= bits[:, width:]
+        grown[dy:] |= run[: len(run) - dy]
+        grown[: len(run) - dy] |= run[dy:]
+    return grown
