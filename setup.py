@@ -41,7 +41,8 @@ EXTRAS = {
     ],
     # colcon runs pytest because this extra of this name asks for it.
     'test': ['pytest>=6.2'],
-    'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit'],
+    # torchmetrics is the reference that our metrics are tested against.
+    'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit', 'torchmetrics>=1.0'],
 }
 
 

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import track as rich_track
-from rich.table import Table
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import LwsegError
@@ -88,6 +87,10 @@ def evaluate(
     json_: Annotated[
         Path | None, typer.Option('--json', help='Write the figures to this file.')
     ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help='Draw the worst images into this PNG file.')
+    ] = None,
+    worst: Annotated[int, typer.Option(min=1, help='How many images are the worst.')] = 6,
     backend: Backend = 'auto',
     precision: Precision = 'auto',
     input_size: Annotated[
@@ -96,12 +99,18 @@ def evaluate(
     ] = 'model',
     data_root: DataRoot = None,
 ) -> None:
-    """Measure a model on labelled images."""
+    """Measure a model on labelled images; docs/metrics.md defines the figures."""
+    from lwseg_ros.evaluation.contact_sheet import contact_sheet, encode_png
     from lwseg_ros.evaluation.dataset import open_dataset
     from lwseg_ros.evaluation.evaluate import evaluate as run
+    from lwseg_ros.evaluation.evaluate import worst_images
+    from lwseg_ros.evaluation.report import print_report
     from lwseg_ros.inference.model_file import resolve_model, sha256, write_atomically
     from lwseg_ros.inference.segmenter import Segmenter
 
+    for path in (json_, sheet):
+        if path is not None and not path.parent.is_dir():
+            raise LwsegError(f'{path} cannot be written: make the folder {path.parent} first')
     console = Console()
     labelled = open_dataset(data, split, data_root)
     size = None if input_size == 'model' else input_size
@@ -113,7 +122,9 @@ def evaluate(
             lambda pairs: rich_track(
                 pairs, 'evaluating', total=len(labelled.pairs), console=console, transient=True
             ),
+            per_image=True,
         )
+        figures['worst'] = worst_images(figures['per_image'], worst)
         result = {
             'model': segmenter.info.name,
             'model_sha256': sha256(resolve_model(model)),
@@ -122,17 +133,16 @@ def evaluate(
             'lwseg': __version__,
             **figures,
         }
-    if json_ is not None:
-        write_atomically(json_, (json.dumps(result, indent=2) + '\n').encode())
-    table = Table(title=f'{result["model"]} on {result["data"]}, {result["images"]} images')
-    table.add_column('figure')
-    table.add_column('value', justify='right')
-    for name in ('miou', 'drivable_iou', 'false_drivable_rate', 'pixel_accuracy'):
-        table.add_row(name, _figure(figures[name]))
-    table.add_section()
-    for name, value in figures['iou'].items():
-        table.add_row(f'IoU {name}', _figure(value))
-    console.print(table)
+        if json_ is not None:
+            write_atomically(json_, (json.dumps(result, indent=2) + '\n').encode())
+        heading = f'{result["model"]} on {result["data"]}, {result["images"]} images'
+        if sheet is not None:
+            title = f'{heading}: the {len(figures["worst"])} worst'
+            picture = contact_sheet(
+                segmenter, segmenter.label_space, labelled, figures['worst'], title
+            )
+            write_atomically(sheet, encode_png(picture))
+    print_report(result, heading, console)
 
 
 @app.command()
@@ -223,10 +233,6 @@ def node(context: typer.Context) -> None:
 
     sys.argv[1:] = context.args
     run()
-
-
-def _figure(value: float | None) -> str:
-    return '-' if value is None else f'{value:.4f}'
 
 
 def main() -> None:

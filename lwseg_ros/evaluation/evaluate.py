@@ -1,17 +1,26 @@
-"""How well a model labels a data set: the same code for `lwseg evaluate` and for the trainer."""
+"""How well a model labels a data set: the same code for `lwseg evaluate` and for the trainer.
+
+Every figure is defined in docs/metrics.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.evaluation.boundary import TOLERANCE, BoundaryCounts
+from lwseg_ros.evaluation.calibration import Calibration
 from lwseg_ros.evaluation.dataset import LabelledImages, Pair, read_pair
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
+
+Labels = npt.NDArray[np.uint8]
 
 Predict = Callable[[npt.NDArray[np.uint8]], Segmentation]
 """RGB uint8 `[H, W, 3]` to its segmentation; a `Segmenter` is one."""
@@ -27,33 +36,72 @@ class Comparison:
 
     def __init__(self, model_space: LabelSpace, truth_space: LabelSpace) -> None:
         identity = np.arange(256, dtype=np.uint8)
-        self.truth_table = self.prediction_table = identity
+        self._truth_table = self._prediction_table = identity
         if truth_space.maps_one_to_one(model_space):
             self.space = model_space
-            self.truth_table = truth_space.lookup_table(model_space)
+            self._truth_table = truth_space.lookup_table(model_space)
         else:
             self.space = truth_space
-            self.prediction_table = model_space.lookup_table(truth_space)
-        self.confusion = ConfusionMatrix(self.space.num_classes)
+            self._prediction_table = model_space.lookup_table(truth_space)
+        n = self.space.num_classes
+        self.confusion = ConfusionMatrix(n)
+        self._boundary = BoundaryCounts([*((i,) for i in range(n)), self.space.drivable_ids], n)
+        self._calibration = Calibration()
 
-    def update(self, truth: npt.NDArray[np.uint8], prediction: npt.NDArray[np.uint8]) -> None:
-        """Add one image: labels uint8 `[H, W]` in their own spaces."""
-        self.confusion.update(self.truth_table[truth], self.prediction_table[prediction])
+    def in_common_space(self, truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
+        """Return both label images in the space of the comparison, `space`."""
+        return self._truth_table[truth], self._prediction_table[prediction]
+
+    def update(self, truth: Labels, segmentation: Segmentation) -> dict[str, float | None]:
+        """Add one image and return its own figures; truth uint8 `[H, W]` in its own space."""
+        truth, prediction = self.in_common_space(truth, segmentation.labels)
+        one = ConfusionMatrix(self.space.num_classes)
+        one.update(truth, prediction)
+        self.confusion.add(one)
+        self._boundary.update(truth, prediction)
+        labelled = one.labelled(truth)
+        self._calibration.update(
+            segmentation.confidence[labelled], truth[labelled] == prediction[labelled]
+        )
+        return self._area_figures(one)
 
     def result(self) -> dict[str, Any]:
         """Return the metrics over all images as JSON-able figures; None where undefined."""
-        confusion = self.confusion
+        confusion, boundary = self.confusion, self._boundary
         present = confusion.counts.sum(1) > 0
         iou = confusion.iou()
-        drivable = self.space.drivable_ids
+        f1, precision, recall = boundary.f1(), boundary.precision(), boundary.recall()
+        borders = [
+            {'f1': figure(f1[i]), 'precision': figure(precision[i]), 'recall': figure(recall[i])}
+            for i in range(len(f1))
+        ]
+        bordered = ~np.isnan(f1[:-1])
         return {
             'label_space': self.space.name,
             'pixels': int(confusion.counts.sum()),
+            **self._area_figures(confusion),
+            'boundary_f1': figure(f1[:-1][bordered].mean()) if bordered.any() else None,
+            'drivable_boundary_f1': borders[-1]['f1'],
+            'calibration_error': figure(self._calibration.error()),
+            'iou': {name: figure(iou[i]) for i, name in enumerate(self.space.names) if present[i]},
+            'boundary': {
+                'tolerance': TOLERANCE,
+                'drivable': borders[-1],
+                'classes': {
+                    name: borders[i] for i, name in enumerate(self.space.names) if bordered[i]
+                },
+            },
+            'calibration': self._calibration.bins(),
+        }
+
+    def _area_figures(self, confusion: ConfusionMatrix) -> dict[str, float | None]:
+        drivable = self.space.drivable_ids
+        return {
             'miou': figure(confusion.mean_iou()),
             'drivable_iou': figure(confusion.group_iou(drivable)) if drivable else None,
             'false_drivable_rate': figure(confusion.false_rate(drivable)) if drivable else None,
+            'missed_drivable_rate': figure(confusion.missed_rate(drivable)) if drivable else None,
             'pixel_accuracy': figure(confusion.pixel_accuracy()),
-            'iou': {name: figure(iou[i]) for i, name in enumerate(self.space.names) if present[i]},
         }
 
 
@@ -62,13 +110,37 @@ def evaluate(
     model_space: LabelSpace,
     data: LabelledImages,
     track: Callable[[Iterable[Pair]], Iterable[Pair]] = iter,
+    per_image: bool = False,
 ) -> dict[str, Any]:
     """Label every image of `data` and return the metrics (see `Comparison.result`).
 
-    `track` wraps the pairs to show progress.
+    `track` wraps the pairs to show progress. With `per_image` the result has a list of that name,
+    by file name: each image's `name` (see `image_names`) and its own figures.
     """
     comparison = Comparison(model_space, data.label_space)
+    names = image_names(data.pairs)
+    images = []
     for pair in track(data.pairs):
         image, truth = read_pair(pair)
-        comparison.update(truth, predict(image).labels)
-    return {'data': data.name, 'images': len(data.pairs), **comparison.result()}
+        images.append({'name': names[pair.image], **comparison.update(truth, predict(image))})
+    result = {'data': data.name, 'images': len(data.pairs), **comparison.result()}
+    if per_image:
+        result['per_image'] = sorted(images, key=lambda row: str(row['name']))
+    return result
+
+
+def worst_images(per_image: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return the `count` images of the lowest drivable IoU, the worst first.
+
+    Of the lowest mIoU, if no image has anything drivable. Images without that figure are left
+    out; among equals the file name decides.
+    """
+    by = 'miou' if all(row['drivable_iou'] is None for row in per_image) else 'drivable_iou'
+    known = [row for row in per_image if row[by] is not None]
+    return sorted(known, key=lambda row: (row[by], row['name']))[:count]
+
+
+def image_names(pairs: Sequence[Pair]) -> dict[Path, str]:
+    """Return of each image its path from the folder that holds them all, with `/` between."""
+    folder = os.path.commonpath([pair.image.parent for pair in pairs]) if pairs else ''
+    return {pair.image: pair.image.relative_to(folder).as_posix() for pair in pairs}
