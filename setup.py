@@ -25,7 +25,7 @@ EXTRAS = {
     # Other people's ONNX files are joined to our pre- and post-processing by the onnx library.
     'onnx': ONNX,
     # Training and exporting; PyTorch's exporter is built on onnxscript.
-    'train': [*TORCH, *ONNX, 'onnxscript>=0.3'],
+    'train': [*TORCH, *ONNX, 'onnxscript>=0.3', 'lightning-fabric>=2.4', 'tensorboard>=2.10'],
     'bags': BAGS,
     'demo': OPENVINO + BAGS,
     # ROS 2 Jazzy's own libraries as wheels, for a machine without a ROS installation.

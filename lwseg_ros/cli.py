@@ -70,13 +70,17 @@ def train(
     out: Annotated[Path | None, typer.Option(help='Folder of the run; runs/NAME.')] = None,
     data_root: DataRoot = None,
     resume: Annotated[bool, typer.Option('--resume', help='Continue an interrupted run.')] = False,
+    device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
 ) -> None:
-    """Train a network by a recipe; Ctrl-C saves, --resume continues."""
+    """Train a network by a recipe; Ctrl-C saves, --resume continues.
+
+    On several GPUs: torchrun --nproc-per-node 4 --no-python lwseg train RECIPE
+    """
     from lwseg_ros.training.recipe import load_recipe
     from lwseg_ros.training.trainer import train as run
 
     plan = load_recipe(recipe)
-    run(plan, out or Path('runs') / plan.name, data_root, resume)
+    run(plan, out or Path('runs') / plan.name, data_root, resume, device)
 
 
 @app.command()

@@ -21,3 +21,7 @@ class FrameError(LwsegError):
 
 class InferenceError(LwsegError):
     """The network failed on one frame (out of memory, non-finite logits)."""
+
+
+class TrainingError(LwsegError):
+    """A training run cannot go on (its loss or weights are not finite)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
+import math
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,8 +38,30 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A part of a run with learning rates of its own; `iterations` or `epochs` says how long.
+
+    An epoch is as many samples as the data sets have images together, whatever their shares.
+    """
+
+    learning_rate_encoder: float
+    learning_rate_decoder: float
+    iterations: int = 0
+    epochs: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how. Sizes are [height, width] in pixels."""
+    """What to train, on what, and how. Sizes are [height, width] in pixels.
+
+    A run is one stage of `iterations` (or `epochs`) at the two learning rates, or `stages`, which
+    then says both. Each stage follows the poly schedule from its own rates (`poly_power` 0 keeps
+    them constant); only the first starts with `warmup_iterations`.
+
+    The loss is cross-entropy, over hard pixels only with `ohem_threshold` < 1, plus each other
+    term (soft IoU, pixel contrast, a teacher) times its weight; 0 leaves it out. The contrast
+    starts after `contrastive_warmup` iterations. `teacher` is a model's name or path.
+    """
 
     name: str
     network: str
@@ -51,13 +74,20 @@ class Recipe:
     crop_size: tuple[int, int] = (256, 256)
     batch_size: int = 8
     iterations: int = 4000
+    epochs: float = 0.0
     warmup_iterations: int = 50
+    optimizer: str = 'adamw'
+    momentum: float = 0.9
     learning_rate_encoder: float = 3e-4
     learning_rate_decoder: float = 1.5e-3
+    stages: tuple[Stage, ...] = ()
     weight_decay: float = 1e-2
     poly_power: float = 0.9
+    frozen_batch_norm: bool = False
     ema_decay: float = 0.998
+    precision: str = 'bf16-mixed'
     validate_every: int = 500
+    save_every: int = 250
     seed: int = 0
     workers: int = 0
     licence: str = ''
@@ -65,7 +95,26 @@ class Recipe:
     photometric: float = 1.0
     class_weights: dict[str, float] = field(default_factory=dict)
     rare_crops: float = 0.0
+    ohem_threshold: float = 1.0
+    ohem_min_kept: float = 0.0625
     jaccard_weight: float = 0.0
+    contrastive_weight: float = 0.0
+    contrastive_warmup: int = 1000
+    teacher: str = ''
+    distillation_weight: float = 1.0
+    distillation_temperature: float = 2.0
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """The stages, one at least."""
+        whole = Stage(
+            self.learning_rate_encoder, self.learning_rate_decoder, self.iterations, self.epochs
+        )
+        return self.stages or (whole,)
+
+
+OPTIMIZERS = ('adamw', 'sgd')
+PRECISIONS = ('bf16-mixed', 'fp32', 'fp16-mixed')
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -77,11 +126,66 @@ def load_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f'recipe {path} is not YAML: {" ".join(str(error).split())}') from None
     recipe = _build(Recipe, content, str(path))
-    if not recipe.train:
-        raise DataError(f'recipe {path} has nothing under train')
-    if min(recipe.batch_size, recipe.iterations, recipe.validate_every) < 1:
-        raise DataError(f'recipe {path}: batch_size, iterations, validate_every must be positive')
+    lengths = sorted({'iterations', 'epochs', 'stages'} & set(content))
+    if len(lengths) > 1:
+        raise DataError(f'recipe {path} has {" and ".join(lengths)}: give one of them')
+    problem = _problem(recipe)
+    if problem:
+        raise DataError(f'recipe {path}{problem}')
     return recipe
+
+
+def _problem(recipe: Recipe) -> str:
+    """Return what is wrong with a recipe, to follow its name; '' if nothing is."""
+    if not recipe.train:
+        return ' has nothing under train'
+    if min(recipe.batch_size, recipe.validate_every, recipe.save_every) < 1:
+        return ': batch_size, validate_every, save_every must be positive'
+    if recipe.epochs < 0 or (recipe.iterations < 1 and not recipe.epochs):
+        return ': iterations and epochs must be positive'
+    if any(
+        min(s.iterations, s.epochs) < 0 or (s.iterations > 0) == (s.epochs > 0)
+        for s in recipe.stages
+    ):
+        return ': each of its stages wants either iterations or epochs, positive'
+    for entry, value, known in (
+        ('optimizer', recipe.optimizer, OPTIMIZERS),
+        ('precision', recipe.precision, PRECISIONS),
+    ):
+        if value not in known:
+            return f': {entry} is {value!r}, wanted one of {", ".join(known)}'
+    if not (0 < recipe.ohem_threshold <= 1 and 0 <= recipe.ohem_min_kept <= 1):
+        return ': ohem_threshold and ohem_min_kept must be in 0..1'
+    if recipe.distillation_temperature <= 0:
+        return ': distillation_temperature must be positive'
+    return ''
+
+
+def in_iterations(recipe: Recipe, images: int) -> Recipe:
+    """Return the recipe with every length in iterations, `images` the size of its data sets."""
+
+    def length(stage: Stage) -> int:
+        return math.ceil(stage.epochs * images / recipe.batch_size) or stage.iterations
+
+    total = sum(length(stage) for stage in recipe.all_stages)
+    stages = tuple(replace(s, iterations=length(s), epochs=0.0) for s in recipe.stages)
+    return replace(recipe, iterations=total, epochs=0.0, stages=stages)
+
+
+def learning_rates(recipe: Recipe, iteration: int) -> tuple[float, float]:
+    """Return the learning rates of encoder and decoder for one iteration, counted from 0.
+
+    Linear warm-up, and in each stage the poly schedule, rate (1 - t/T)^power. The recipe's
+    lengths must be in iterations.
+    """
+    warmup = min(1.0, (iteration + 1) / max(recipe.warmup_iterations, 1))
+    for stage in recipe.all_stages:
+        if iteration < stage.iterations:
+            break
+        iteration -= stage.iterations
+    left = max(0.0, 1 - iteration / stage.iterations)
+    factor = warmup * left**recipe.poly_power
+    return stage.learning_rate_encoder * factor, stage.learning_rate_decoder * factor
 
 
 def _build(kind: type[T], content: Any, where: str) -> T:
@@ -110,12 +214,16 @@ def _convert(kind: str, value: Any, where: str) -> Any:
             return tuple(_build(Source, v, where) for v in value)
         if kind == 'tuple[Validation, ...]':
             return tuple(_build(Validation, v, where) for v in value)
+        if kind == 'tuple[Stage, ...]':
+            return tuple(_build(Stage, v, where) for v in value)
         if kind.startswith('tuple['):
             number = int if 'int' in kind else float
             first, second = (number(v) for v in value)
             return first, second
         if kind == 'dict[str, float]':
             return {str(k): float(v) for k, v in value.items()}
+        if kind == 'bool' and not isinstance(value, bool):
+            raise TypeError
         if kind in ('int', 'float', 'str'):
             return {'int': int, 'float': float, 'str': str}[kind](value)
     except (TypeError, ValueError, AttributeError):

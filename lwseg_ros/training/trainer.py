@@ -1,14 +1,21 @@
-"""The training loop: resumable, safe to interrupt, validated as `lwseg evaluate` does."""
+"""The training loop: resumable, safe to interrupt, validated as `lwseg evaluate` does.
+
+Started by `torchrun`, each process takes its part of every batch, and the loss is that of one
+process with the whole batch; only the contrast stays within each part. GPUs share the statistics
+of batch norms; on CPUs, where PyTorch cannot, each process normalises by its own part.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +25,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
-from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.dataset import data_root, open_dataset
-from lwseg_ros.evaluation.evaluate import evaluate
+from lwseg_ros.errors import DataError, TrainingError
+from lwseg_ros.evaluation.dataset import data_root, open_dataset, read_pair
+from lwseg_ros.evaluation.evaluate import Predict, evaluate
 from lwseg_ros.inference.graph import ImageToLabels, save_safetensors
 from lwseg_ros.inference.model_file import (
     IMAGENET_MEAN,
@@ -37,33 +44,38 @@ from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
+from lwseg_ros.overlay import overlay
 from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights, load_weights
-from lwseg_ros.training.losses import label_set_loss, soft_jaccard_loss
-from lwseg_ros.training.recipe import Recipe
-from lwseg_ros.training.samples import Samples, load_source
+from lwseg_ros.training.objective import Objective, Teacher, Trainee
+from lwseg_ros.training.processes import start_processes, total
+from lwseg_ros.training.recipe import Recipe, in_iterations, learning_rates
+from lwseg_ros.training.samples import GENERATED_DRIVE, Samples, load_source
 
-LOSS_STRIDE = 2
-"""The loss looks at every second row and column, others at each step (our choice).
-
-It makes a step a sixth faster on a CPU; looking at the same ones always would shift the labels.
-"""
+REPORT_EVERY = 50
+"""Iterations between two lines of a log, and between two points of TensorBoard's curves."""
+PICTURES = 2
+"""Images of each validation set that TensorBoard shows with their labels."""
 
 
 class Trainer:
     """Trains one recipe in one folder.
 
     The folder holds `best.safetensors` and `last.safetensors` (model files with metadata),
-    `state.pt` (what a resumed run needs), `log.jsonl` and, at the end, `result.json`. Each is
-    replaced whole or not at all.
+    `state.pt` (what a resumed run needs), `log.jsonl`, TensorBoard's curves in `tensorboard/`
+    and, at the end, `result.json`. A file is replaced whole or not at all. `device` is `auto`,
+    `cpu` or `cuda`.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, root: Path | None = None) -> None:
-        self.recipe = recipe
+    def __init__(
+        self, recipe: Recipe, out: Path, root: Path | None = None, device: str = 'auto'
+    ) -> None:
+        self.fabric = start_processes(recipe, device)
+        self.device = self.fabric.device
+        self.recipe = recipe = in_iterations(recipe, _count_images(recipe, root))
         self.out = out
         self.root = root
-        self.console = Console()
+        self.console = Console(quiet=not self.fabric.is_global_zero)
         self.space = LabelSpace.load(recipe.label_space)
-        self.device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         torch.manual_seed(recipe.seed)
         network = create_network(recipe.network, self.space.num_classes)
         if recipe.initial_weights:
@@ -77,34 +89,24 @@ class Trainer:
             multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),  # type: ignore[no-untyped-call]
             use_buffers=True,
         )
-        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=recipe.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.class_weights = torch.ones(self.space.num_classes, device=self.device)
-        for name, weight in recipe.class_weights.items():
-            self.class_weights[self.space.class_id(name)] = weight
+        trainee = Trainee(self.network, recipe.contrastive_weight > 0)
+        if self.fabric.world_size > 1 and self.device.type == 'cuda':
+            trainee = nn.SyncBatchNorm.convert_sync_batchnorm(trainee)  # type: ignore[no-untyped-call]
+        _set_training(trainee, recipe)
+        self.trainee, self.optimizer = self.fabric.setup(trainee, _optimizer(trainee, recipe))
+        teacher = None
+        if recipe.teacher:
+            teacher = Teacher(recipe.teacher, self.space, self.fabric.autocast).to(self.device)
+        self.objective = Objective(
+            recipe, self.space, self.trainee, teacher, partial(total, self.fabric)
+        )
+        self.generator = torch.Generator(self.device)
         self.iteration = 0
         self.best = -1.0
+        self.result: dict[str, Any] = {}
+        self._losses: list[dict[str, float]] = []
+        self._started = time.monotonic()
         self._stop = False
-
-    def _groups(self) -> list[dict[str, Any]]:
-        encoder = encoder_keys(self.network)
-        named = list(self.network.named_parameters())
-        return [
-            {
-                'params': [p for n, p in named if n in encoder],
-                'lr': self.recipe.learning_rate_encoder,
-            },
-            {
-                'params': [p for n, p in named if n not in encoder],
-                'lr': self.recipe.learning_rate_decoder,
-            },
-        ]
-
-    def _rate(self, iteration: int) -> float:
-        """Linear warm-up, then the poly schedule (1 - t/T)^power."""
-        warmup = min(1.0, (iteration + 1) / max(self.recipe.warmup_iterations, 1))
-        left = max(0.0, 1 - iteration / self.recipe.iterations)
-        return float(warmup * left**self.recipe.poly_power)
 
     def resume(self) -> None:
         """Continue from `state.pt`, which must be of the same recipe."""
@@ -114,87 +116,122 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state['recipe'] != _plain(self.recipe):
             raise DataError(f'{path} was written with another recipe: use another --out')
-        self.network.load_state_dict(state['network'])
+        if state['iteration'] >= self.recipe.iterations:
+            raise DataError(f'the run in {self.out} is finished: there is nothing to resume')
+        self.trainee.load_state_dict(state['trainee'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
-        self.schedule.load_state_dict(state['schedule'])
+        self.fabric.strategy.precision.load_state_dict(state['scaler'])
         self.iteration = state['iteration']
         self.best = state['best']
 
     def run(self) -> dict[str, Any]:
         """Train to the end; return the last validation's figures.
 
-        Ctrl-C finishes the iteration, saves and raises KeyboardInterrupt.
+        Ctrl-C finishes the iteration, saves and raises KeyboardInterrupt. TrainingError when the
+        loss or a weight is no longer finite; what was saved before stays.
         """
+        recipe = self.recipe
         self.out.mkdir(parents=True, exist_ok=True)
-        result: dict[str, Any] = {}
-        with self._interruptible(), self._progress() as progress:
-            loading = progress.add_task('loading', total=len(self.recipe.train))
-            sources = []
-            for source in self.recipe.train:
-                sources.append(load_source(source, self.space, self.root))
-                progress.advance(loading)
-            progress.remove_task(loading)
-            samples = Samples(self.recipe, sources, self.iteration * self.recipe.batch_size)
-            loader = DataLoader(
-                samples, batch_size=self.recipe.batch_size, num_workers=self.recipe.workers
-            )
-            task = progress.add_task(
-                'training', total=self.recipe.iterations, completed=self.iteration
-            )
-            losses: list[float] = []
-            start = time.monotonic()
-            for images, allowed in loader:
-                losses.append(self._step(images, allowed))
+        with self._interruptible(), self._progress() as progress, self._board() as board:
+            batches = self._batches(progress)
+            task = progress.add_task('training', total=recipe.iterations, completed=self.iteration)
+            self._started = time.monotonic()
+            for images, allowed in batches:
+                self._losses.append(self._step(images, allowed))
                 self.iteration += 1
-                loss = f'loss {np.mean(losses[-50:]):.3f}'
-                progress.update(task, advance=1, description=loss)
-                if self.iteration % 50 == 0 and not self.console.is_terminal:
-                    progress.console.print(f'{self.iteration:6d}  {loss}', highlight=False)
-                last = self.iteration == self.recipe.iterations
-                if last or self.iteration % self.recipe.validate_every == 0:
-                    result = self._validate()
-                    result['loss'] = float(np.mean(losses))
-                    result['seconds'] = round(time.monotonic() - start, 1)
-                    self._log(result)
-                    progress.console.print(_summary(result), highlight=False)
-                    losses.clear()
-                    self.save()
-                if self._stop:
-                    self.save()
+                losses = _means(self._losses[-REPORT_EVERY:])
+                progress.update(task, advance=1, description=f'loss {losses["loss"]:.3f}')
+                last = self.iteration == recipe.iterations
+                stop = self._anywhere(self._stop)
+                validates = last or self.iteration % recipe.validate_every == 0
+                saves = validates or stop or self.iteration % recipe.save_every == 0
+                if self.fabric.is_global_zero:
+                    if last or self.iteration % REPORT_EVERY == 0:
+                        self._report(losses, progress, board)
+                    if saves:
+                        self._check_weights()
+                    if validates:
+                        self._validate(progress, board)
+                    if saves:
+                        self.save()
+                if saves:
+                    self.fabric.barrier()
+                if stop and not last:
                     raise KeyboardInterrupt
-        text = json.dumps(result, indent=2) + '\n'
-        write_atomically(self.out / 'result.json', text.encode())
-        return result
+        return self.result
 
-    def _step(self, images: Tensor, allowed: Tensor) -> float:
-        self.network.train()
-        x = images.to(self.device).permute(0, 3, 1, 2).to(torch.float32) / 255
-        mean = torch.tensor(IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
-        x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.network(x)
-        logits = F.interpolate(
-            logits.float(), size=allowed.shape[1:], mode='bilinear', align_corners=False
+    def _batches(self, progress: Progress) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Load the data; give this process's part of each batch that is still to come."""
+        loading = progress.add_task('loading', total=len(self.recipe.train))
+        sources = []
+        for source in self.recipe.train:
+            sources.append(load_source(source, self.space, self.root))
+            progress.advance(loading)
+        progress.remove_task(loading)
+        part = self.recipe.batch_size // self.fabric.world_size
+        starts = (
+            iteration * self.recipe.batch_size + self.fabric.global_rank * part
+            for iteration in range(self.iteration, self.recipe.iterations)
         )
-        rows, columns = (
-            slice(start, None, LOSS_STRIDE)
-            for start in divmod(self.iteration % LOSS_STRIDE**2, LOSS_STRIDE)
+        return DataLoader(
+            Samples(self.recipe, sources),
+            batch_sampler=[list(range(start, start + part)) for start in starts],
+            num_workers=self.recipe.workers,
+            pin_memory=self.device.type == 'cuda',
         )
-        allowed = allowed.to(self.device)[:, rows, columns]
-        logits = logits[:, :, rows, columns]
-        loss = label_set_loss(logits, allowed, self.class_weights)
-        if self.recipe.jaccard_weight:
-            loss = loss + self.recipe.jaccard_weight * soft_jaccard_loss(logits, allowed)
+
+    def _step(self, images: Tensor, allowed: Tensor) -> dict[str, float]:
+        """Train on one batch; return the loss and its terms."""
+        # What is drawn here depends on seed, step and process alone, so resuming is exact.
+        place = self.recipe.seed, self.iteration, self.fabric.global_rank
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed)
+        rates = learning_rates(self.recipe, self.iteration)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group['lr'] = rate
+        images = images.to(self.device, non_blocking=True)
+        allowed = allowed.to(self.device, non_blocking=True)
+        loss, terms = self.objective(images, allowed, self.iteration, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Processes average their gradients; the loss wants the sum of them.
+        self.fabric.backward(loss * self.fabric.world_size)
+        values = torch.stack([loss, *terms.values()]).tolist()
+        if not math.isfinite(values[0]):
+            raise TrainingError(
+                f'the loss is {values[0]} at iteration {self.iteration}: {self._advice()}'
+            )
         self.optimizer.step()
-        self.schedule.step()
         self.average.update_parameters(self.network)
-        return float(loss.detach())
+        return dict(zip(('loss', *terms), values, strict=True))
 
-    def _validate(self) -> dict[str, Any]:
+    def _check_weights(self) -> None:
+        if not all(bool(w.isfinite().all()) for w in self.trainee.state_dict().values()):
+            raise TrainingError(
+                f'a weight is not finite at iteration {self.iteration}: {self._advice()}'
+            )
+
+    def _advice(self) -> str:
+        saved = self.out / 'state.pt'
+        kept = f'{saved} holds the last good state' if saved.exists() else 'nothing was saved yet'
+        return f'lower the learning rates, lengthen the warm-up or take fp32; {kept}'
+
+    def _report(
+        self, losses: dict[str, float], progress: Progress, board: SummaryWriter | None
+    ) -> None:
+        if not self.console.is_terminal:
+            line = f'{self.iteration:6d}  loss {losses["loss"]:.3f}'
+            progress.console.print(line, highlight=False)
+        if board is not None:
+            for name, value in losses.items():
+                board.add_scalar(f'loss/{name}', value, self.iteration)
+            for part, group in zip(
+                ('encoder', 'decoder'), self.optimizer.param_groups, strict=True
+            ):
+                board.add_scalar(f'learning_rate/{part}', group['lr'], self.iteration)
+
+    def _validate(self, progress: Progress, board: SummaryWriter | None) -> None:
         """Evaluate the averaged weights in fp32, each image at its own size."""
         graph = ImageToLabels(self.average.module, IMAGENET_MEAN, IMAGENET_STD, label_stride=1)
         graph = graph.to(self.device).eval()
@@ -210,12 +247,36 @@ class Trainer:
             for v in self.recipe.validate
         ]
         score = float(np.mean([s['miou'] for s in sets])) if sets else 0.0
-        result = {'iteration': self.iteration, 'score': score, 'sets': sets}
+        result = self.result = {'iteration': self.iteration, 'score': score, 'sets': sets}
         if score >= self.best:
             self.best = score
             best = self.out / 'best.safetensors'
             save_safetensors(self.average.module, self._info(result), best)
-        return result
+        result['losses'] = losses = _means(self._losses)
+        result['loss'] = losses['loss']
+        result['seconds'] = round(time.monotonic() - self._started, 1)
+        self._losses.clear()
+        with (self.out / 'log.jsonl').open('a', encoding='utf-8') as log:
+            log.write(json.dumps(result) + '\n')
+        if self.iteration == self.recipe.iterations:
+            text = json.dumps(result, indent=2) + '\n'
+            write_atomically(self.out / 'result.json', text.encode())
+        if board is not None:
+            self._show(sets, predict, board)
+        progress.console.print(_summary(result), highlight=False)
+
+    def _show(self, sets: list[dict[str, Any]], predict: Predict, board: SummaryWriter) -> None:
+        """Give TensorBoard the figures of a validation, and a few images with their labels."""
+        for figures, validation in zip(sets, self.recipe.validate, strict=True):
+            for name, value in figures.items():
+                if isinstance(value, float):
+                    board.add_scalar(f'{figures["data"]}/{name}', value, self.iteration)
+            pairs = open_dataset(validation.data, validation.split, self.root).pairs
+            for pair in pairs[:PICTURES]:
+                image, _ = read_pair(pair)
+                picture = overlay(image, predict(image).labels, self.space.palette)
+                tag = f'{figures["data"]}/{pair.image.stem}'
+                board.add_image(tag, picture, self.iteration, dataformats='HWC')
 
     def _info(self, result: dict[str, Any]) -> ModelInfo:
         return ModelInfo(
@@ -233,7 +294,9 @@ class Trainer:
                 'licence': self.recipe.licence,
             },
             accuracy={
-                s['data']: {'miou': s['miou'], 'drivable_iou': s['drivable_iou']}
+                s['data']: {
+                    name: s[name] for name in ('miou', 'drivable_iou') if s[name] is not None
+                }
                 for s in result.get('sets', [])
             },
         )
@@ -243,20 +306,20 @@ class Trainer:
         save_safetensors(self.average.module, self._info({}), self.out / 'last.safetensors')
         state = {
             'recipe': _plain(self.recipe),
-            'network': self.network.state_dict(),
+            'trainee': self.trainee.state_dict(),
             'average': self.average.state_dict(),
             'optimizer': self.optimizer.state_dict(),
-            'schedule': self.schedule.state_dict(),
+            'scaler': self.fabric.strategy.precision.state_dict(),
             'iteration': self.iteration,
             'best': self.best,
         }
-        partial = self.out / 'state.pt.partial'
-        torch.save(state, partial)
-        os.replace(partial, self.out / 'state.pt')
+        partial_file = self.out / 'state.pt.partial'
+        torch.save(state, partial_file)
+        os.replace(partial_file, self.out / 'state.pt')
 
-    def _log(self, result: dict[str, Any]) -> None:
-        with (self.out / 'log.jsonl').open('a', encoding='utf-8') as log:
-            log.write(json.dumps(result) + '\n')
+    def _anywhere(self, happened: bool) -> bool:
+        """Return whether it happened in any process."""
+        return bool(total(self.fabric, torch.tensor(float(happened), device=self.device)) > 0.5)
 
     def _progress(self) -> Progress:
         return Progress(
@@ -266,6 +329,16 @@ class Trainer:
             TimeRemainingColumn(),
             console=self.console,
         )
+
+    @contextlib.contextmanager
+    def _board(self) -> Iterator[SummaryWriter | None]:
+        """Open TensorBoard's curves in the one process that writes, after what is there."""
+        if not self.fabric.is_global_zero:
+            yield None
+            return
+        folder, after = str(self.out / 'tensorboard'), self.iteration + 1
+        with SummaryWriter(folder, purge_step=after) as board:
+            yield board
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -279,16 +352,66 @@ class Trainer:
             signal.signal(signal.SIGINT, previous)
 
 
-def train(recipe: Recipe, out: Path, root: Path | None = None, resume: bool = False) -> nn.Module:
+def train(
+    recipe: Recipe,
+    out: Path,
+    root: Path | None = None,
+    resume: bool = False,
+    device: str = 'auto',
+) -> nn.Module:
     """Train a recipe into the folder `out` and return the averaged network."""
     if not resume and (out / 'state.pt').exists():
         raise DataError(f'{out} already holds a run: give --resume or another --out')
     keep_freed_memory()
-    trainer = Trainer(recipe, out, root)
+    trainer = Trainer(recipe, out, root, device)
     if resume:
         trainer.resume()
     trainer.run()
     return trainer.average.module
+
+
+def _set_training(trainee: Trainee, recipe: Recipe) -> None:
+    """Set what trains; frozen, the network's batch norms keep running statistics and affine."""
+    trainee.train()
+    if recipe.frozen_batch_norm:
+        for module in trainee.network.modules():
+            if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
+                module.eval().requires_grad_(False)
+
+
+def _optimizer(trainee: Trainee, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the optimizer of two groups, encoder and decoder; the schedule sets their rates."""
+    keys = {f'network.{key}' for key in encoder_keys(trainee.network)}
+    weights = [(name, p) for name, p in trainee.named_parameters() if p.requires_grad]
+    groups = [
+        {'params': [p for name, p in weights if name in keys]},
+        {'params': [p for name, p in weights if name not in keys]},
+    ]
+    if recipe.optimizer == 'sgd':
+        return torch.optim.SGD(
+            groups, lr=0, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.AdamW(groups, lr=0, weight_decay=recipe.weight_decay)
+
+
+def _count_images(recipe: Recipe, root: Path | None) -> int:
+    """Return how many images an epoch has; 0 where no stage is given in epochs."""
+    if not any(stage.epochs for stage in recipe.all_stages):
+        return 0
+    return sum(
+        source.images
+        if source.data == GENERATED_DRIVE
+        else len(open_dataset(source.data, source.split, root).pairs)
+        for source in recipe.train
+    )
+
+
+def _means(losses: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each term, over the steps that had it."""
+    return {
+        name: float(np.mean([step[name] for step in losses if name in step]))
+        for name in losses[-1]
+    }
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
@@ -297,8 +420,9 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
 
 
 def _summary(result: dict[str, Any]) -> str:
-    sets = '  '.join(
-        f'{s["data"]} mIoU {s["miou"]:.4f} drivable {s["drivable_iou"]:.4f}'
-        for s in result['sets']
-    )
-    return f'{result["iteration"]:6d}  loss {result["loss"]:.3f}  {sets}'
+    figures = [f'{result["iteration"]:6d}  loss {result["loss"]:.3f}']
+    for s in result['sets']:
+        figures.append(f'{s["data"]} mIoU {s["miou"]:.4f}')
+        if s['drivable_iou'] is not None:
+            figures.append(f'drivable {s["drivable_iou"]:.4f}')
+    return '  '.join(figures)

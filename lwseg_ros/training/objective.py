@@ -1,0 +1,164 @@
+"""What is minimised: a recipe's losses on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.graph import load_network
+from lwseg_ros.inference.model_file import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    read_model_info,
+    resolve_model,
+)
+from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.training.contrastive import ProjectionHead, pixel_contrast
+from lwseg_ros.training.losses import (
+    Total,
+    distillation_loss,
+    label_set_loss,
+    only_here,
+    soft_jaccard_loss,
+)
+from lwseg_ros.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lwseg_ros.networks.layers import SegmentationNetwork
+
+LOSS_STRIDE = 2
+"""The loss looks at every second row and column, others at each step (our choice).
+
+It makes a step a sixth faster on a CPU; looking at the same ones always would shift the labels.
+"""
+
+RGB = tuple[float, float, float]
+
+
+class Trainee(nn.Module):
+    """A network and what trains with it: the projection head, which no model file holds."""
+
+    def __init__(self, network: SegmentationNetwork, contrasts: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.head = ProjectionHead(network.decoded_channels) if contrasts else None
+
+    def forward(self, x: Tensor, embed: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return logits and, if asked for, embeddings, both at stride 4."""
+        if not embed or self.head is None:
+            return self.network(x), None
+        decoded = self.network.decoded(x)
+        return self.network.classify(decoded), self.head(decoded)
+
+
+class Teacher(nn.Module):
+    """A trained model that a student learns from: images uint8 `[N, H, W, 3]` to logits.
+
+    It computes within `autocast()`. ModelError if its classes are not those of `space`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        space: LabelSpace,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        super().__init__()
+        self.autocast = autocast
+        path = resolve_model(model, '.safetensors')
+        info = read_model_info(path)
+        if info.label_space.names != space.names:
+            raise ModelError(
+                f'teacher {model} has the classes of label space {info.label_space.name}, not of '
+                f'{space.name}: give a teacher of the same label space'
+            )
+        network = load_network(path, info).requires_grad_(False)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network
+        self.mean, self.std = info.mean, info.std
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        with self.autocast():
+            logits: Tensor = self.network(normalised(images, self.mean, self.std))
+        return logits.float()
+
+
+class Objective:
+    """The loss of a batch and its parts.
+
+    `trainee` is a `Trainee` as it is called, in its precision and for its processes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        space: LabelSpace,
+        trainee: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]],
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        total: Total = only_here,
+    ) -> None:
+        self.recipe = recipe
+        self.trainee = trainee
+        self.teacher = teacher
+        self.total = total
+        self.class_weights = torch.ones(space.num_classes)
+        for name, weight in recipe.class_weights.items():
+            self.class_weights[space.class_id(name)] = weight
+
+    def __call__(
+        self, images: Tensor, allowed: Tensor, iteration: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of iteration `iteration`, and the terms it is the weighted sum of.
+
+        `images` is uint8 `[N, H, W, 3]`, `allowed` int64 `[N, H, W]`; `generator`, of the same
+        device, draws what the contrast looks at.
+        """
+        recipe, total = self.recipe, self.total
+        contrasts = recipe.contrastive_weight > 0 and iteration >= recipe.contrastive_warmup
+        x = normalised(images, IMAGENET_MEAN, IMAGENET_STD)
+        logits, embeddings = self.trainee(x, contrasts)
+        logits = logits.float()
+        rows, columns = (
+            slice(start, None, LOSS_STRIDE)
+            for start in divmod(iteration % LOSS_STRIDE**2, LOSS_STRIDE)
+        )
+        size = allowed.shape[1:]
+        at_pixels = F.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+        at_pixels, labels = at_pixels[:, :, rows, columns], allowed[:, rows, columns]
+        terms = {
+            'cross_entropy': label_set_loss(
+                at_pixels,
+                labels,
+                self.class_weights.to(images.device),
+                recipe.ohem_threshold,
+                recipe.ohem_min_kept,
+                total,
+            )
+        }
+        loss = terms['cross_entropy']
+        if recipe.jaccard_weight:
+            terms['jaccard'] = soft_jaccard_loss(at_pixels, labels, total)
+            loss = loss + recipe.jaccard_weight * terms['jaccard']
+        if embeddings is not None:
+            terms['contrast'] = pixel_contrast(embeddings, logits, allowed, generator, total)
+            loss = loss + recipe.contrastive_weight * terms['contrast']
+        if self.teacher is not None:
+            terms['distillation'] = distillation_loss(
+                logits, self.teacher(images), recipe.distillation_temperature, total
+            )
+            loss = loss + recipe.distillation_weight * terms['distillation']
+        return loss, terms
+
+
+def normalised(images: Tensor, mean: RGB, std: RGB) -> Tensor:
+    """Return images uint8 `[N, H, W, 3]` as a network takes them, float `[N, 3, H, W]`."""
+    x = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+    x = (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
+    return x.contiguous(memory_format=torch.channels_last)
