@@ -186,11 +186,18 @@ class LabelSpace:
     def label_sets(self, target: LabelSpace) -> dict[int, tuple[int, ...]]:
         """Return for each class id the ids of the target's classes it stands for.
 
-        A class without a counterpart is not in the result. DataError when the space says
-        nothing of the target.
+        When only the target has a mapping here, a class stands for the target's classes that
+        stand for it. A class without a counterpart is not in the result. DataError when neither
+        space says anything of the other.
         """
         if target.name == self.name:
             return {c.id: (c.id,) for c in self.classes}
+        if target.name not in self.mappings and self.name in target.mappings:
+            sets = target.label_sets(self)
+            inverse = {
+                c.id: tuple(t for t, ids in sets.items() if c.id in ids) for c in self.classes
+            }
+            return {source: ids for source, ids in inverse.items() if ids}
         if target.name not in self.mappings:
             known = ', '.join(self.mappings) or 'no other space'
             raise DataError(

@@ -14,6 +14,8 @@ CLASS_COUNTS = {
     'cityscapes': 19,
     'cityscapes_label_ids': 34,
     'idd_level1': 7,
+    'idd_level3': 26,
+    'kitti_road': 2,
     'nyudv2': 40,
     'person_part': 7,
     'voc': 21,
@@ -82,6 +84,20 @@ def test_coarse_class_stands_for_a_set():
     with pytest.raises(DataError, match='stands for several'):
         idd.lookup_table(camvid)
     assert camvid.maps_one_to_one(idd)
+
+
+def test_a_mapping_of_the_target_alone_is_read_backwards():
+    camvid = LabelSpace.load('camvid')
+    road = LabelSpace.load('kitti_road')
+    assert 'kitti_road' not in camvid.mappings
+    table = camvid.lookup_table(road)
+    assert [road.names[i] for i in table[: camvid.num_classes]] == [
+        'road' if name == 'road' else 'not_road' for name in camvid.names
+    ]
+    partial = LabelSpace.from_dict(
+        {**TWO, 'mappings': {'camvid': {'yes': ['road', 'pavement'], 'no': ['pavement', 'sky']}}}
+    )
+    assert camvid.label_sets(partial) == {0: (0,), 3: (1,), 4: (1, 0)}
 
 
 def test_palette_gives_unlabelled_black():
