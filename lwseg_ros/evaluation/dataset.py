@@ -1,12 +1,15 @@
 """Labelled images by the layout of their data set, without PyTorch.
 
-`open_dataset('camvid:PATH', 'val')` lists the pairs; reading is `read_image` and `read_labels`.
+`open_dataset('camvid:PATH', 'val')` lists the pairs; `read_pair` reads one.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,68 +18,76 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.errors import DataError
-from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.evaluation.layouts import (
+    FORMATS,
+    LABEL_SPACE_FILE,
+    WITHOUT_PUBLIC_LABELS,
+    Color,
+    Layout,
+)
+from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm')
 
+STRAY_COLORS = 0.01
+"""Share of a label image's pixels that may have unknown colours, and are unlabelled (our choice).
+
+Official colour-coded sets have a few wrong pixels; a photograph instead of labels has many.
+"""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What label files hold: pairs of label and id, and pairs of RGB colour and id."""
+
+    ids: tuple[tuple[int, int], ...]
+    colors: tuple[tuple[Color, int], ...] = ()
+    hint: str = ''
+
+
+AS_IDS = Coding(tuple((i, i) for i in range(256)))
+
 
 class Pair(NamedTuple):
-    """An image file and its label file."""
+    """An image file, its label file, and what the label file holds."""
 
     image: Path
     labels: Path
+    coding: Coding = AS_IDS
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The pairs of one split, and the label space of its label files."""
+    """The pairs of one split, and the label space of what `read_pair` returns."""
 
     name: str
     label_space: LabelSpace
     pairs: tuple[Pair, ...]
 
 
-FORMATS = {
-    # format: (label space, folder of images, folder of labels); {split} is filled in
-    'camvid': ('camvid', 'images/{split}', 'labels/{split}'),
-    'idd_lite': ('idd_level1', 'images/{split}', 'labels/{split}'),
-    'cityscapes_label_ids': ('cityscapes_label_ids', 'images', 'labels'),
-}
-"""Layouts: images and labels in two folders, paired by file name without suffix.
-
-A layout without `{split}` in its folders has one split, called `all`.
-"""
-
-
 def open_dataset(spec: str, split: str, root: Path | None = None) -> LabelledImages:
     """List the labelled images of `spec`, which is `FORMAT:PATH`.
 
     A relative path is looked up below `root`, else below the folder that the environment variable
-    `LWSEG_DATA` names, else from here. DataError says what was looked for and what was found.
+    `LWSEG_DATA` names, else from here. Images are in the order of their paths. DataError says
+    what was looked for, layout by layout, and what was found.
     """
     format_, colon, path = spec.partition(':')
     if not colon or format_ not in FORMATS:
         raise DataError(f'data {spec!r} is not FORMAT:PATH with a format of {", ".join(FORMATS)}')
-    space, image_folder, label_folder = FORMATS[format_]
-    one_split = '{split}' not in image_folder
-    if one_split and split != 'all':
-        raise DataError(f'data of format {format_} has one split, "all", not {split!r}')
+    _check_split(format_, split)
     folder = data_root(root) / path
-    images = folder / image_folder.format(split=split)
-    labels = folder / label_folder.format(split=split)
-    for wanted in (images, labels):
-        if not wanted.is_dir():
-            found = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else 'nothing'
-            raise DataError(f'{spec}: there is no folder {wanted}; in {folder} is {found}')
-    label_files = {p.stem: p for p in labels.glob('*.png')}
-    pairs = []
-    for image in sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
-        if image.stem not in label_files:
-            raise DataError(f'{spec}: image {image.name} has no label file {image.stem}.png')
-        pairs.append(Pair(image, label_files[image.stem]))
-    if not pairs:
-        raise DataError(f'{spec}: no images ({", ".join(IMAGE_SUFFIXES)}) in {images}')
-    return LabelledImages(f'{format_}/{split}', LabelSpace.load(space), tuple(pairs))
+    missing = []
+    for layouts in FORMATS[format_]:
+        problem = next(filter(None, (_missing(layout, folder, split) for layout in layouts)), '')
+        if not problem:
+            space = _label_space(layouts[0], folder)
+            pairs = [p for layout in layouts for p in _pairs(layout, folder, split, space, spec)]
+            name = space.name if format_ == 'folder' else format_
+            return LabelledImages(f'{name}/{split}', space, tuple(sorted(pairs, key=_image)))
+        missing.append(problem)
+    found = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else 'nothing'
+    raise DataError(f'{spec}: {"; ".join(dict.fromkeys(missing))}; in {folder} is {found}')
 
 
 def data_root(root: Path | None = None) -> Path:
@@ -92,17 +103,233 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_labels(path: Path) -> npt.NDArray[np.uint8]:
-    """Read a one-channel 8-bit label file as uint8 `[H, W]`; DataError if it is none."""
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise DataError(f'{path} is not a one-channel 8-bit label image')
-    return np.asarray(labels, np.uint8)
+def read_labels(path: Path, coding: Coding = AS_IDS) -> npt.NDArray[np.uint8]:
+    """Read a label file as ids uint8 `[H, W]`.
+
+    A one-channel PNG of 8 or 16 bits, a colour or palette PNG if `coding` has colours, or a .mat
+    file of SBD. DataError if it is none of these or holds labels that `coding` does not know.
+    """
+    labels = (
+        _read_mat(path) if path.suffix == '.mat' else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    )
+    if labels is None or labels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f'{path} cannot be read as a label image')
+    if labels.dtype == np.uint16:
+        if labels.max() > IGNORE_ID:
+            raise DataError(
+                f'{path} has the label {labels.max()}, above 255: are these instance numbers?'
+            )
+        labels = labels.astype(np.uint8)
+    if labels.ndim == 3:
+        return _ids_of_colors(path, np.asarray(labels[..., :3], np.uint8), coding)
+    ids, known = _id_tables(coding)
+    if not cv2.LUT(labels, known).all():
+        unknown = sorted(set(np.unique(labels).tolist()) - {label for label, _ in coding.ids})
+        raise DataError(
+            f'{path} has labels {unknown[:8]} that stand for no class; those that do are '
+            f'{_ranges(label for label, id_ in coding.ids if id_ != IGNORE_ID)}, and 255 is '
+            f'unlabelled{coding.hint and "; " + coding.hint}'
+        )
+    return np.asarray(cv2.LUT(labels, ids), np.uint8)
 
 
 def read_pair(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Read both files of a pair; DataError if their sizes differ."""
-    image, labels = read_image(pair.image), read_labels(pair.labels)
+    image, labels = read_image(pair.image), read_labels(pair.labels, pair.coding)
     if image.shape[:2] != labels.shape:
         raise DataError(f'{pair.labels} is {labels.shape}, its image is {image.shape[:2]}')
     return image, labels
+
+
+def _image(pair: Pair) -> Path:
+    return pair.image
+
+
+def _check_split(format_: str, split: str) -> None:
+    layouts = [layout for joined in FORMATS[format_] for layout in joined]
+    known = list(dict.fromkeys(name for layout in layouts for name in layout.splits))
+    if split in known or not all(layout.splits for layout in layouts):
+        return
+    if split in WITHOUT_PUBLIC_LABELS.get(format_, ()):
+        raise DataError(
+            f'the labels of the {split} split of {format_} are not public: '
+            f'take one of {", ".join(known)}'
+        )
+    if len(known) == 1:
+        raise DataError(f'data of format {format_} has one split, "{known[0]}", not {split!r}')
+    raise DataError(f'data of format {format_} has the splits {", ".join(known)}, not {split!r}')
+
+
+def _label_space(layout: Layout, folder: Path) -> LabelSpace:
+    if layout.label_space != LABEL_SPACE_FILE:
+        return LabelSpace.load(layout.label_space)
+    path = folder / LABEL_SPACE_FILE
+    if not path.is_file():
+        raise DataError(
+            f'{path} is missing: it names the classes of the label files; '
+            'docs/datasets.md shows one'
+        )
+    return LabelSpace.load(path)
+
+
+def _missing(layout: Layout, folder: Path, split: str) -> str:
+    """Return in words what of a layout is not there; '' when nothing is missing."""
+    if layout.splits and split not in layout.splits:
+        return f'images in {layout.images} have only the split {", ".join(layout.splits)}'
+    for name in (*layout.names, *layout.without):
+        path = folder / _filled(layout, name, split)
+        if not path.is_file():
+            return f'there is no list {path}'
+    for pattern, suffix in ((layout.images, '.*'), (layout.labels, '')):
+        base, rest = _base(folder, _filled(layout, pattern, split))
+        if not base.is_dir():
+            return f'there is no folder {base}'
+        if not any(True for _ in base.glob(rest + suffix)):
+            return f'there are no files {rest} in {base}'
+    return ''
+
+
+def _pairs(layout: Layout, folder: Path, split: str, space: LabelSpace, spec: str) -> list[Pair]:
+    images = {
+        key: path
+        for key, path in _files(folder, _filled(layout, layout.images, split) + '.*').items()
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    labels = _files(folder, _filled(layout, layout.labels, split))
+    keys = list(images)
+    if layout.names:
+        lists = (_names(folder / _filled(layout, name, split)) for name in layout.names)
+        keys = [(name,) for name in dict.fromkeys(name for names in lists for name in names)]
+    left_out = {(name,) for file in layout.without for name in _names(folder / file)}
+    keys = [key for key in keys if key not in left_out]
+    if layout.runs:
+        runs = layout.runs[split]
+        keys = [key for key in keys if any(first <= key[0] <= last for first, last in runs)]
+    if layout.some_labelled:
+        keys = [key for key in keys if key in labels]
+    coding = _coding(layout, space)
+    pairs = []
+    for key in keys:
+        if key not in images:
+            raise DataError(f'{spec}: {key[0]} of {", ".join(layout.names)} has no image')
+        if key not in labels:
+            wanted = _filled(layout, layout.labels, split)
+            for part in key:
+                wanted = wanted.replace('*', part, 1)
+            raise DataError(f'{spec}: image {images[key].name} has no label file {wanted}')
+        pairs.append(Pair(images[key], labels[key], coding))
+    if not pairs:
+        raise DataError(
+            f'{spec}: no images ({", ".join(IMAGE_SUFFIXES)}) of the split {split} in {folder}'
+        )
+    return pairs
+
+
+def _filled(layout: Layout, pattern: str, split: str) -> str:
+    return pattern.format(split=layout.splits.get(split, split))
+
+
+def _base(folder: Path, pattern: str) -> tuple[Path, str]:
+    """Split a pattern into the folder before its first `*` and the rest."""
+    parts = pattern.split('/')
+    first = next(i for i, part in enumerate(parts) if '*' in part)
+    return folder.joinpath(*parts[:first]), '/'.join(parts[first:])
+
+
+def _files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:
+    """Return the files of a pattern by what stands for each `*`; a last `.*` is a suffix."""
+    base, rest = _base(folder, pattern)
+    stem = re.escape(rest.removesuffix('.*')).replace(r'\*', '([^/]*)')
+    regex = re.compile(stem + (r'\.[^./]+' if rest.endswith('.*') else ''))
+    found = {}
+    for path in sorted(base.glob(rest)):
+        match = regex.fullmatch(path.relative_to(base).as_posix())
+        if match:
+            found[match.groups()] = path
+    return found
+
+
+def _names(path: Path) -> list[str]:
+    """Return the first column of a list file, without folders and image suffixes."""
+    lines = path.read_text(encoding='utf-8').splitlines()
+    names = [line.split()[0].rpartition('/')[2] for line in lines if line.strip()]
+    return [
+        Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name for name in names
+    ]
+
+
+def _coding(layout: Layout, space: LabelSpace) -> Coding:
+    ids = dict(layout.ids) or {c.id: c.id for c in space.classes}
+    ids |= dict.fromkeys((*layout.void, IGNORE_ID), IGNORE_ID)
+    colors = dict(layout.colors)
+    if layout.palette and len({c.color for c in space.classes}) == len(space.classes):
+        colors |= {c.color: c.id for c in space.classes}
+        colors.setdefault((0, 0, 0), IGNORE_ID)
+    return Coding(tuple(ids.items()), tuple(colors.items()), layout.hint)
+
+
+@lru_cache(maxsize=16)
+def _id_tables(coding: Coding) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return the id of each label, and 1 for each known label, both uint8 `[256]`."""
+    ids, known = np.full(256, IGNORE_ID, np.uint8), np.zeros(256, np.uint8)
+    for label, id_ in coding.ids:
+        ids[label], known[label] = id_, 1
+    return ids, known
+
+
+@lru_cache(maxsize=4)
+def _color_table(coding: Coding) -> npt.NDArray[np.uint8]:
+    """Return uint8 `[2**24]`: for each colour 1 + its place in `coding.colors`, else 0."""
+    table = np.zeros(1 << 24, np.uint8)
+    for place, ((red, green, blue), _) in enumerate(coding.colors, 1):
+        table[red << 16 | green << 8 | blue] = place
+    return table
+
+
+def _ids_of_colors(
+    path: Path, bgr: npt.NDArray[np.uint8], coding: Coding
+) -> npt.NDArray[np.uint8]:
+    if not coding.colors:
+        raise DataError(
+            f'{path} is a colour image: wanted one channel of class ids (a palette PNG is read as '
+            'its colours)'
+        )
+    blue, green, red = (bgr[..., i].astype(np.uint32) for i in range(3))
+    places = _color_table(coding)[red << 16 | green << 8 | blue]
+    stray = places == 0
+    if stray.mean() > STRAY_COLORS:
+        color = tuple(bgr[stray][0][::-1].tolist())
+        raise DataError(
+            f'{path}: {stray.mean():.0%} of its pixels have colours that stand for no class, '
+            f'such as RGB {color}'
+        )
+    ids = np.array([IGNORE_ID, *(id_ for _, id_ in coding.colors)], np.uint8)
+    return np.asarray(ids[places], np.uint8)
+
+
+def _read_mat(path: Path) -> npt.NDArray[np.uint8]:
+    """Read the labels of a class file of SBD, `GTcls.Segmentation`."""
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise DataError(
+            f'{path} is a MATLAB file, which scipy reads: pip install scipy, or use the '
+            'SegmentationClassAug folder of PNG files'
+        ) from None
+    try:
+        return np.asarray(loadmat(str(path))['GTcls']['Segmentation'][0, 0], np.uint8)
+    except Exception as error:  # scipy's readers raise whatever a broken file leads to
+        raise DataError(
+            f'{path} is not a class file of SBD: {" ".join(str(error).split())}'
+        ) from None
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Return sorted whole numbers in words: `0 to 3, 7`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ', '.join(f'{a} to {b}' if a < b else str(a) for a, b in runs)

@@ -1,7 +1,7 @@
 """Training samples: random crops of several data sets, in one label space.
 
 Sample k of a run depends on the seed and k alone, so that a resumed run sees what an uninterrupted
-one would have seen.
+one would have seen, whatever the number of workers and however much of the data is in memory.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.dataset import open_dataset, read_pair
+from lwseg_ros.evaluation.dataset import Pair, open_dataset, read_pair
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.training.recipe import Recipe, Source
 
@@ -30,33 +30,60 @@ GENERATED_DRIVE = 'generated_drive'
 DRIVE_SEEDS_START = 1000
 """Seeds below this are left to demos and tests, which training must never have seen."""
 FRAMES_PER_DRIVE = 4
+KEEP_BYTES = 1 << 30
+"""Decoded bytes of a data set that stay in memory; what is beyond is decoded when it is drawn.
+
+Workers of a DataLoader share them where processes are forked (Linux). Our choice.
+"""
 
 
 @dataclass(frozen=True)
 class LoadedSource:
-    """A data set in memory: images uint8 `[H, W, 3]` and labels uint8 `[H, W]`.
+    """A data set to draw from: its first pairs in memory, the others read when they are drawn.
 
-    `allowed` is int64 `[256]`: for each label the set of the target's classes, one bit each.
+    `kept` are images uint8 `[H, W, 3]` with labels uint8 `[H, W]`; `unread` are the files of the
+    others. `allowed` is int64 `[256]`: for each label the set of the target's classes, one bit
+    each.
     """
 
     source: Source
-    images: list[Image]
-    labels: list[Image]
+    kept: list[tuple[Image, Image]]
+    unread: tuple[Pair, ...]
     allowed: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.kept) + len(self.unread)
+
+    def pair(self, index: int) -> tuple[Image, Image]:
+        """Return an image uint8 `[H, W, 3]` and its labels uint8 `[H, W]`."""
+        if index < len(self.kept):
+            return self.kept[index]
+        return read_pair(self.unread[index - len(self.kept)])
 
 
 def load_source(
-    source: Source, space: LabelSpace, root: Path | None, track: Track = iter
+    source: Source,
+    space: LabelSpace,
+    root: Path | None,
+    track: Track = iter,
+    keep_bytes: int = KEEP_BYTES,
 ) -> LoadedSource:
-    """Read a recipe's data set into memory."""
+    """Open a recipe's data set and read pairs into memory until they take `keep_bytes`."""
+    kept: list[tuple[Image, Image]] = []
+    unread: tuple[Pair, ...] = ()
     if source.data == GENERATED_DRIVE:
-        images, labels, data_space = _render_drives(source.images, track)
+        kept, data_space = _render_drives(source.images, track)
     else:
         data = open_dataset(source.data, source.split, root)
-        read = [read_pair(pair) for pair in track(data.pairs)]
-        images, labels = [image for image, _ in read], [label for _, label in read]
-        data_space = data.label_space
-    return LoadedSource(source, images, labels, allowed_bits(data_space, space))
+        data_space, left = data.label_space, keep_bytes
+        for pair in track(data.pairs):
+            image, labels = read_pair(pair)
+            left -= image.nbytes + labels.nbytes
+            if left < 0:
+                break
+            kept.append((image, labels))
+        unread = data.pairs[len(kept) :]
+    return LoadedSource(source, kept, unread, allowed_bits(data_space, space))
 
 
 def allowed_bits(source: LabelSpace, target: LabelSpace) -> npt.NDArray[np.int64]:
@@ -84,14 +111,15 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return self.recipe.iterations * self.recipe.batch_size - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if get_worker_info() is not None:
+            # OpenCV's threads do not survive the fork that made this worker.
+            cv2.setNumThreads(1)
         rng = np.random.default_rng((self.recipe.seed, self.first + index))
         which = int(rng.choice(len(self.sources), p=self.shares))
         loaded = self.sources[which]
         seeks_rare = self.recipe.rare_crops and rng.random() < self.recipe.rare_crops
-        chosen = int(rng.integers(len(loaded.images)))
         image, labels = random_crop(
-            loaded.images[chosen],
-            loaded.labels[chosen],
+            *loaded.pair(int(rng.integers(len(loaded)))),
             self.recipe.crop_size,
             loaded.source.scale,
             self.recipe.aspect,
@@ -223,14 +251,13 @@ def _rare_labels(loaded: LoadedSource, recipe: Recipe) -> npt.NDArray[np.bool_]:
     return np.isin(loaded.allowed, rare)
 
 
-def _render_drives(count: int, track: Track) -> tuple[list[Image], list[Image], LabelSpace]:
+def _render_drives(count: int, track: Track) -> tuple[list[tuple[Image, Image]], LabelSpace]:
     from lwseg_ros.demo.drive import GeneratedDrive
 
-    images, labels = [], []
+    frames = []
     for seed in track(range(-(-count // FRAMES_PER_DRIVE))):
         drive = GeneratedDrive(DRIVE_SEEDS_START + seed, 640, 360)
         for part in range(FRAMES_PER_DRIVE):
             frame = drive.frame((2 * part + 1) * len(drive) // (2 * FRAMES_PER_DRIVE))
-            images.append(frame.image)
-            labels.append(frame.labels)
-    return images[:count], labels[:count], LabelSpace.load('camvid')
+            frames.append((frame.image, frame.labels))
+    return frames[:count], LabelSpace.load('camvid')
