@@ -16,6 +16,7 @@ OPENVINO = ['openvino>=2024.6']
 ONNXRUNTIME = ['onnxruntime>=1.17']
 ONNX = ['onnx>=1.16']
 BAGS = ['rosbags>=0.10']
+SBD = ['scipy>=1.7']
 
 EXTRAS = {
     # Backends: one is enough to run a model.
@@ -27,6 +28,8 @@ EXTRAS = {
     # Training and exporting; PyTorch's exporter is built on onnxscript.
     'train': [*TORCH, *ONNX, 'onnxscript>=0.3', 'lightning-fabric>=2.4', 'tensorboard>=2.10'],
     'bags': BAGS,
+    # The label files of the Semantic Boundaries Dataset are MATLAB files.
+    'sbd': SBD,
     'demo': OPENVINO + BAGS,
     # ROS 2 Jazzy's own libraries as wheels, for a machine without a ROS installation.
     'ros': [
@@ -40,7 +43,7 @@ EXTRAS = {
         'ros-rcl-interfaces~=2.0.3',
     ],
     # colcon runs pytest because this extra of this name asks for it.
-    'test': ['pytest>=6.2'],
+    'test': ['pytest>=6.2', *SBD],
     # torchmetrics is the reference that our metrics are tested against.
     'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit', 'torchmetrics>=1.0'],
 }
