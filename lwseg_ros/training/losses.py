@@ -74,17 +74,22 @@ def hard_pixels(loss: Tensor, labelled: Tensor, threshold: float, min_kept: floa
 def soft_jaccard_loss(logits: Tensor, allowed: Tensor, total: Total = only_here) -> Tensor:
     """Return 1 minus the mean soft IoU of the classes that the batch holds.
 
-    Arguments as in `label_set_loss`; looks at the pixels with one allowed class only, all of the
-    batch together. soft IoU = sum(p y) / sum(p + y - p y), p the softmax and y the one-hot truth
-    (Rahman and Wang 2016). It weighs a thin class as much as a large one. 0 without such pixels.
+    Arguments as in `label_set_loss`, all images of the batch together. soft IoU = sum(p y) /
+    sum(p + y - p y), p the softmax and y the one-hot truth (Rahman and Wang 2016). It weighs a
+    thin class as much as a large one. A pixel that may be several classes counts against all
+    others (our choice). 0 when no pixel has one class.
     """
-    single = has_one_class(allowed)
-    probability = logits.softmax(1).movedim(1, -1)[single]
+    labelled = allowed > 0
+    sets = allowed[labelled].unsqueeze(1)
+    probability = logits.movedim(1, -1)[labelled].softmax(1)
+    single = has_one_class(sets)
     bits = torch.arange(logits.shape[1], device=logits.device)
-    truth = ((allowed[single].unsqueeze(1) >> bits) & 1).to(probability.dtype)
+    may_be = (sets >> bits) & 1 == 1
+    truth = (single & may_be).to(probability.dtype)
+    known = (single | ~may_be).to(probability.dtype)
     hits = total((probability * truth).sum(0))
     truth_pixels = total(truth.sum(0))
-    union = total(probability.sum(0)) + truth_pixels - hits
+    union = total((probability * known).sum(0)) + truth_pixels - hits
     present = truth_pixels > 0
     if not present.any():
         return logits.sum() * 0
