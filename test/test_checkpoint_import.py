@@ -164,3 +164,65 @@ def test_resnet_encoder_weights_leave_the_decoder_alone(tmp_path):
     load_encoder_weights(network, path)
     assert torch.equal(network.layer4[2].conv3.weight, source.layer4[2].conv3.weight)
     assert torch.equal(network.clf_conv.weight, decoder)
+
+
+@pytest.mark.parametrize('name', ['fpn_mobilenet_v2_compact', 'frm_top_van_b0_compact'])
+def test_the_encoder_of_a_pyramid_is_its_backbone(name):
+    with torch.device('meta'):
+        network = create_network(name, 7)
+    assert encoder_keys(network) == {f'backbone.{k}' for k in network.backbone.state_dict()}
+
+
+def filled_from(state, name, tmp_path):
+    """Return network `name` with the encoder of `state`; nothing else of it may change."""
+    path = tmp_path / 'imagenet.pth'
+    torch.save(state, path)
+    network = create_network(name, 7)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    load_encoder_weights(network, path)
+    for key, value in network.state_dict().items():
+        assert key in encoder_keys(network) or torch.equal(value, before[key]), key
+    return network
+
+
+def test_van_public_weights_fill_the_backbone(tmp_path):
+    source = create_network('fpn_van_b0_compact', 7).backbone.state_dict()
+    public = {f'module.{k}': v for k, v in source.items()}
+    public |= {'module.head.weight': torch.ones(1000, 256), 'module.head.bias': torch.ones(1000)}
+    content = {'state_dict': public, 'epoch': 300}
+    network = filled_from(content, 'frm_split_van_b0_compact', tmp_path)
+    for key, value in source.items():
+        assert torch.equal(network.backbone.state_dict()[key], value), key
+
+
+def test_van_weights_of_another_size_are_refused(tmp_path):
+    source = create_network('fpn_van_b0_compact', 7).backbone.state_dict()
+    with pytest.raises(ModelError, match='lacks|network wants'):
+        filled_from(source, 'fpn_van_b1', tmp_path)
+
+
+def test_torchvision_resnet_weights_fill_the_backbone(tmp_path):
+    source = create_network('lw_refinenet_resnet50', 7)
+    state = {k: source.state_dict()[k] for k in encoder_keys(source)}
+    state |= {'fc.weight': torch.ones(1000, 2048), 'fc.bias': torch.ones(1000)}
+    network = filled_from(state, 'fpn_resnet50', tmp_path)
+    for key in encoder_keys(source):
+        assert torch.equal(network.backbone.state_dict()[key], source.state_dict()[key]), key
+
+
+def test_torchvision_mobilenet_weights_fill_the_backbone(tmp_path):
+    source = create_network('lw_refinenet_mobilenet_v2_torchvision', 7)
+    state = torchvision_keys(source.state_dict())
+    network = filled_from(state, 'frm_top_mobilenet_v2_compact', tmp_path)
+    for key in encoder_keys(source):
+        assert torch.equal(network.backbone.state_dict()[key], source.state_dict()[key]), key
+
+
+def test_the_small_network_takes_the_imagenet_weights_of_what_it_kept(tmp_path):
+    source = create_network('lw_refinenet_mobilenet_v2_torchvision', 7).state_dict()
+    network = filled_from(torchvision_keys(source), 'lw_refinenet_mobilenet_v2_nano', tmp_path)
+    kept = encoder_keys(network)
+    assert 'layer7.0.output.2.0.weight' in kept
+    assert not any(key.startswith(('layer7.1.', 'layer8.')) for key in kept)
+    for key in kept:
+        assert torch.equal(network.state_dict()[key], source[key]), key

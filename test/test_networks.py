@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from torch import nn  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.networks import create_network, list_networks  # noqa: E402
@@ -19,19 +19,12 @@ def parameters(network):
 
 
 def multiply_adds(network, height, width):
-    """Count the multiply-adds of all convolutions by their output sizes."""
-    total = 0
-
-    def count(module, _inputs, output):
-        nonlocal total
-        kernel = module.kernel_size[0] * module.kernel_size[1]
-        total += output[0].numel() * kernel * module.in_channels // module.groups
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    network.to('meta').eval()(torch.zeros(1, 3, height, width, device='meta'))
-    for hook in hooks:
-        hook.remove()
-    return total
+    """Return the billions of multiply-adds of convolutions and matrix products, by module."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network.to('meta').eval()(torch.zeros(1, 3, height, width, device='meta'))
+    counts = counter.get_flop_counts()
+    return {name.partition('.')[2] or 'whole': sum(c.values()) / 2e9 for name, c in counts.items()}
 
 
 class NetworkContract:
@@ -52,6 +45,13 @@ class NetworkContract:
             logits = network(torch.zeros(1, 3, *size))
         assert logits.shape == (1, self.num_classes, -(-size[0] // 4), -(-size[1] // 4))
         assert logits.isfinite().all()
+
+    def test_logits_are_classified_from_decoded_features(self, network):
+        image = torch.randn(1, 3, 40, 56)
+        with torch.inference_mode():
+            decoded = network.decoded(image)
+            assert decoded.shape == (1, network.decoded_channels, 10, 14)
+            torch.testing.assert_close(network.classify(decoded), network(image))
 
     def test_images_of_a_batch_do_not_touch_each_other(self, network):
         images = torch.randn(2, 3, 64, 48)
@@ -131,8 +131,56 @@ class TestJointNormals(TestJoint):
         return super()._trained(name) and not name.startswith(('normal.', 'pre_normal.'))
 
 
-def test_every_network_of_the_catalog_is_under_contract():
-    assert {c.name for c in _all(NetworkContract)} == set(list_networks())
+class TestNano(NetworkContract):
+    name = 'lw_refinenet_mobilenet_v2_nano'
+
+
+class TestFeaturePyramid(NetworkContract):
+    name = 'fpn_mobilenet_v2_compact'
+
+
+class TestPyramidPooling(NetworkContract):
+    name = 'fpn_ppm_mobilenet_v2_compact'
+
+
+class TestAtrousSpatialPyramidPooling(NetworkContract):
+    name = 'fpn_aspp_mobilenet_v2_compact'
+
+
+class TestDisentangledNonLocal(NetworkContract):
+    name = 'fpn_dnl_mobilenet_v2_compact'
+
+
+class TestFeatureRefinementTop(NetworkContract):
+    name = 'frm_top_mobilenet_v2_compact'
+
+
+class TestFeatureRefinementSplit(NetworkContract):
+    name = 'frm_split_van_b0_compact'
+
+
+CONTEXTS = ('fpn', 'fpn_ppm', 'fpn_aspp', 'fpn_dnl', 'frm_top', 'frm_split')
+BACKBONES = (
+    *('mobilenet_v2', 'van_b0', 'van_b1', 'van_b2', 'van_b3'),
+    *('resnet50', 'resnet101', 'resnet152', 'mobilenet_v2_compact', 'van_b0_compact'),
+)
+
+
+def test_every_network_is_under_contract_or_differs_in_the_backbone_alone():
+    under_contract = {c.name for c in _all(NetworkContract)}
+    assert under_contract < set(list_networks())
+    pyramids = {f'{context}_{backbone}' for context in CONTEXTS for backbone in BACKBONES}
+    assert set(list_networks()) - under_contract < pyramids
+    for context in CONTEXTS:
+        assert any(f'{context}_{backbone}' in under_contract for backbone in BACKBONES)
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+@pytest.mark.parametrize('context', CONTEXTS)
+def test_every_backbone_takes_every_context(context, backbone):
+    with torch.device('meta'):
+        network = create_network(f'{context}_{backbone}', 5).eval()
+        assert network(torch.zeros(1, 3, 65, 127)).shape == (1, 5, 17, 32)
 
 
 def _all(contract):
@@ -156,6 +204,7 @@ COUNTS = [
     ('lw_refinenet_mobilenet_v2_joint', 6, 2_991_687),
     ('lw_refinenet_mobilenet_v2_joint', 40, 3_070_057),
     ('lw_refinenet_mobilenet_v2_joint_normals', 40, 3_077_228),
+    ('lw_refinenet_mobilenet_v2_nano', 11, 806_027),
 ]
 
 
@@ -177,7 +226,7 @@ def test_parameter_count(name, num_classes, count):
 def test_multiply_adds_at_512(name, giga):
     with torch.device('meta'):
         network = create_network(name, 21)
-    assert multiply_adds(network, 512, 512) / 1e9 == pytest.approx(giga, rel=0.01)
+    assert multiply_adds(network, 512, 512)['whole'] == pytest.approx(giga, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +236,34 @@ def test_multiply_adds_at_512(name, giga):
 def test_multiply_adds_at_1024_by_2048(name, giga):
     with torch.device('meta'):
         network = create_network(name, 21)
-    assert multiply_adds(network, 1024, 2048) / 1e9 == pytest.approx(giga, rel=0.01)
+    assert multiply_adds(network, 1024, 2048)['whole'] == pytest.approx(giga, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ('name', 'backbone', 'decoder', 'non_local', 'ffn', 'project'),
+    [
+        ('frm_top_van_b0', 36.11, 167.29, 6.44, 4.29, 0.27),
+        ('frm_split_van_b0', 36.11, 167.29, 6.44, 4.29, 0.54),
+        ('frm_split_van_b1', 104.27, 169.37, 17.18, 17.18, 2.15),
+    ],
+)
+def test_multiply_adds_of_the_refined_pyramid(name, backbone, decoder, non_local, ffn, project):
+    with torch.device('meta'):
+        network = create_network(name, 19)
+    giga = multiply_adds(network, 1024, 2048)
+    assert giga['context.non_local'] == pytest.approx(non_local, abs=0.01)
+    assert giga['context.expand'] + giga['context.reduce'] == pytest.approx(ffn, abs=0.01)
+    assert giga['context.project'] == pytest.approx(project, abs=0.01)
+    head = giga['pyramid'] + giga['head'] + giga['classifier']
+    assert head == pytest.approx(decoder, abs=0.01)
+    assert giga['whole'] - head - giga['context'] == pytest.approx(backbone, abs=0.01)
+
+
+@pytest.mark.parametrize('name', ['frm_top_van_b0', 'frm_split_van_b0'])
+def test_refined_pyramid_costs_what_the_paper_prints(name):
+    with torch.device('meta'):
+        network = create_network(name, 19)
+    assert multiply_adds(network, 1024, 2048)['whole'] == pytest.approx(214.82, rel=0.01)
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason='no reference key lists beside the checkout')
@@ -210,6 +286,24 @@ def test_checkpoint_keys_equal_the_authors(name, num_classes, listing):
     with torch.device('meta'):
         state = create_network(name, num_classes).state_dict()
     assert {key: str(list(value.shape)) for key, value in state.items()} == wanted
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('lw_refinenet_mobilenet_v2_nano', 'fpn_mobilenet_v2_compact'),
+        *('frm_top_van_b0_compact', 'frm_split_mobilenet_v2_compact'),
+    ],
+)
+def test_bf16_autocast_in_channels_last_is_finite(name):
+    torch.manual_seed(0)
+    network = create_network(name, 5).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last)
+    with torch.autocast('cpu', torch.bfloat16):
+        loss = network(images).float().square().mean()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_unknown_network_lists_the_known_ones():
