@@ -155,6 +155,8 @@ class Trainer:
                         self._validate(progress, board)
                     if saves:
                         self.save()
+                if validates:
+                    self._losses.clear()
                 if saves:
                     self.fabric.barrier()
                 if stop and not last:
@@ -255,7 +257,6 @@ class Trainer:
         result['losses'] = losses = _means(self._losses)
         result['loss'] = losses['loss']
         result['seconds'] = round(time.monotonic() - self._started, 1)
-        self._losses.clear()
         with (self.out / 'log.jsonl').open('a', encoding='utf-8') as log:
             log.write(json.dumps(result) + '\n')
         if self.iteration == self.recipe.iterations:
