@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.label_space import LabelSpace
@@ -93,4 +92,3 @@ def test_shipped_recipes_name_what_exists(path):
     assert all(space.class_id(name) >= 0 for name in recipe.class_weights)
     formats = {s.data.split(':')[0] for s in (*recipe.train, *recipe.validate)}
     assert formats <= {*FORMATS, GENERATED_DRIVE}
-    assert yaml.safe_load(path.read_text())['name'] == path.stem
