@@ -1,0 +1,45 @@
+"""Networks of every kind through the export, at sizes that the export has not seen."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+onnxruntime = pytest.importorskip('onnxruntime')
+
+from lwseg_ros.inference.graph import ImageToLabels, export_onnx, round_weights  # noqa: E402
+from lwseg_ros.inference.model_file import ModelInfo  # noqa: E402
+from lwseg_ros.label_space import LabelSpace  # noqa: E402
+from lwseg_ros.networks import create_network  # noqa: E402
+
+NAMES = [
+    *('lw_refinenet_mobilenet_v2_nano', 'frm_top_mobilenet_v2_compact'),
+    *('frm_split_mobilenet_v2_compact', 'fpn_van_b0_compact'),
+]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_exported_graph_agrees_with_the_network(name, tmp_path):
+    torch.manual_seed(0)
+    info = ModelInfo(name, name, LabelSpace.load('camvid'), (96, 128))
+    classes = info.label_space.num_classes
+    network = create_network(name, classes)
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))  # batch norms meet data
+    round_weights(network.eval())
+    export_onnx(network, info, tmp_path / 'model.onnx')
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / 'model.onnx'), providers=['CPUExecutionProvider']
+    )
+    graph = ImageToLabels(network, info.mean, info.std).eval()
+    drivable = torch.zeros(classes)
+    drivable[3] = 1
+    for shape in ((1, 64, 96, 3), (2, 45, 75, 3)):
+        image = torch.randint(0, 256, shape, dtype=torch.uint8)
+        with torch.inference_mode():
+            wanted = graph(image, drivable)
+        given = session.run(None, {'image': image.numpy(), 'drivable_classes': drivable.numpy()})
+        assert len(np.unique(given[0])) > 1
+        assert (given[0] == wanted[0].numpy()).mean() > 0.999
+        for ours, theirs in zip(given[1:], wanted[1:], strict=True):
+            same = given[0] == wanted[0].numpy()
+            assert np.abs(ours.astype(int) - theirs.numpy())[same].max() <= 1
