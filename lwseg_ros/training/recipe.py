@@ -61,6 +61,10 @@ class Recipe:
     The loss is cross-entropy, over hard pixels only with `ohem_threshold` < 1, plus each other
     term (soft IoU, pixel contrast, a teacher) times its weight; 0 leaves it out. The contrast
     starts after `contrastive_warmup` iterations. `teacher` is a model's name or path.
+
+    `initial_weights` fills the encoder, from a shipped model's name or a file; `initial_model`
+    the whole network. `rare_crops` is the share of the crops that seek classes of more than
+    common weight.
     """
 
     name: str

@@ -37,6 +37,7 @@ from lwseg_ros.inference.model_file import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     ModelInfo,
+    list_models,
     resolve_model,
     write_atomically,
 )
@@ -79,7 +80,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         network = create_network(recipe.network, self.space.num_classes)
         if recipe.initial_weights:
-            load_encoder_weights(network, data_root(root) / recipe.initial_weights)
+            load_encoder_weights(network, _weights_file(recipe.initial_weights, root))
         if recipe.initial_model:
             load_weights(network, resolve_model(recipe.initial_model, '.safetensors'))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -369,6 +370,13 @@ def train(
         trainer.resume()
     trainer.run()
     return trainer.average.module
+
+
+def _weights_file(weights: str, root: Path | None) -> Path:
+    """Return the weights of the shipped model of that name, else the file, from the data root."""
+    if weights in list_models():
+        return resolve_model(weights, '.safetensors')
+    return data_root(root) / weights
 
 
 def _set_training(trainee: Trainee, recipe: Recipe) -> None:

@@ -1,0 +1,206 @@
+"""The comparisons in docs: `python docs/experiments.py ablation` and `leave-one-out`.
+
+Each trains its runs under --out with `lwseg train`, goes on where it stopped when started again,
+and writes its table beside this file. On a GPU give more --iterations.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from lwseg_ros.evaluation.dataset import open_dataset
+from lwseg_ros.evaluation.evaluate import evaluate
+from lwseg_ros.inference.segmenter import Segmenter
+
+HERE = Path(__file__).resolve().parent
+SEEDS = (0, 1)
+NETWORKS = {
+    'FPN': 'fpn_mobilenet_v2_compact',
+    '+ PPM': 'fpn_ppm_mobilenet_v2_compact',
+    '+ ASPP': 'fpn_aspp_mobilenet_v2_compact',
+    '+ DNL, last stage': 'fpn_dnl_mobilenet_v2_compact',
+    '+ FRM, `top`': 'frm_top_mobilenet_v2_compact',
+    '+ FRM, `split`': 'frm_split_mobilenet_v2_compact',
+    'Light-Weight RefineNet': 'lw_refinenet_mobilenet_v2_torchvision',
+    'FRM, `top`, on VAN-B0 without ImageNet weights': 'frm_top_van_b0_compact',
+}
+SETS = {
+    'CamVid': ('camvid:camvid', 'val'),
+    'IDD-Lite': ('idd_lite:idd_lite', 'val'),
+    'Cityscapes': ('cityscapes_label_ids:cityscapes_256x128', 'all'),
+}
+
+app = typer.Typer(add_completion=False)
+Root = Annotated[Path, typer.Option('--data-root', envvar='LWSEG_DATA')]
+Out = Annotated[Path, typer.Option(help='Folder of the runs.')]
+Iterations = Annotated[int, typer.Option(help='Of each run.')]
+Jobs = Annotated[int, typer.Option(help='Runs side by side, each with its share of the cores.')]
+
+
+@app.command()
+def ablation(
+    data_root: Root,
+    out: Out = Path('runs/ablation'),
+    iterations: Iterations = 250,
+    jobs: Jobs = 1,
+) -> None:
+    """Which context module wins, with and without the contrastive term."""
+    runs = {}
+    for network in NETWORKS.values():
+        for contrastive in (0.0, 0.1):
+            for seed in SEEDS:
+                recipe = road_recipe(iterations, seed)
+                recipe |= {'network': network, 'contrastive_weight': contrastive}
+                recipe |= {'crop_size': [192, 256], 'batch_size': 4}
+                if 'van' in network:
+                    del recipe['initial_weights']
+                runs[f'{network}_{contrastive:g}_{seed}'] = recipe
+    results = train_all(runs, out, data_root, jobs)
+    lines = [
+        '| network | parameters | MACs at 512x512 | latency at 512x512 |'
+        ' CamVid val mIoU | + contrastive | road IoU | + contrastive |'
+        ' IDD-Lite val drivable IoU | + contrastive |',
+        '|' + '---|' * 10,
+    ]
+    for title, network in NETWORKS.items():
+        parameters, macs = cost(network)
+        milliseconds = latency(out / f'{network}_0_{SEEDS[0]}' / 'last.safetensors')
+        cells = [f'{parameters / 1e6:.2f} M', f'{macs / 1e9:.2f} G', f'{milliseconds:.0f} ms']
+        for index, figure in ((0, 'miou'), (0, 'drivable_iou'), (1, 'drivable_iou')):
+            for contrastive in ('0', '0.1'):
+                values = [
+                    results[f'{network}_{contrastive}_{seed}']['sets'][index][figure]
+                    for seed in SEEDS
+                ]
+                spread = (max(values) - min(values)) / 2
+                cells.append(f'{statistics.mean(values):.3f} ± {spread:.3f}')
+        lines.append(f'| {title} | {" | ".join(cells)} |')
+    write_table('ablation.md', lines)
+
+
+@app.command()
+def leave_one_out(
+    data_root: Root,
+    out: Out = Path('runs/leave_one_out'),
+    iterations: Iterations = 600,
+    jobs: Jobs = 1,
+) -> None:
+    """What the model does on a data set that it was not trained on."""
+    runs = {}
+    for name in ('nothing', *SETS):
+        recipe = road_recipe(iterations, seed=0)
+        if name in SETS:
+            recipe['train'] = [s for s in recipe['train'] if s['data'] != SETS[name][0]]
+        runs[f'without_{name}'] = recipe
+    train_all(runs, out, data_root, jobs)
+    lines = [
+        '| trained without | ' + ' | '.join(f'{name}: drivable IoU, mIoU' for name in SETS) + ' |',
+        '|' + '---|' * (1 + len(SETS)),
+    ]
+    for run in runs:
+        cells = []
+        for name, (data, split) in SETS.items():
+            if name == 'Cityscapes' and run != 'without_Cityscapes':
+                cells.append('trained on')
+                continue
+            images = open_dataset(data, split, data_root)
+            with Segmenter.load(out / run / 'last.safetensors', 'torch') as segmenter:
+                figures = evaluate(segmenter, segmenter.label_space, images)
+            text = f'{figures["drivable_iou"]:.3f}, {figures["miou"]:.3f}'
+            cells.append(f'**{text}**' if run == f'without_{name}' else text)
+        lines.append(f'| {run.removeprefix("without_")} | {" | ".join(cells)} |')
+    write_table('leave_one_out.md', lines)
+
+
+def road_recipe(iterations: int, seed: int) -> dict[str, Any]:
+    """Return the recipe of `road` on the real data, in a shorter form."""
+    text = (HERE.parent / 'config/recipes/road.yaml').read_text(encoding='utf-8')
+    recipe: dict[str, Any] = yaml.safe_load(text)
+    recipe['train'] = [s for s in recipe['train'] if s['data'] != 'generated_drive']
+    return recipe | {'iterations': iterations, 'validate_every': iterations, 'seed': seed}
+
+
+def train_all(
+    runs: dict[str, dict[str, Any]], out: Path, data_root: Path, jobs: int
+) -> dict[str, Any]:
+    """Train what is not there yet; return each run's result."""
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+
+    def train(name: str) -> dict[str, Any]:
+        result = out / name / 'result.json'
+        if not result.exists():
+            recipe = out / f'{name}.yaml'
+            recipe.write_text(yaml.safe_dump(runs[name] | {'name': name}), encoding='utf-8')
+            command = [sys.executable, '-m', 'lwseg_ros.cli', 'train', recipe]
+            command += ['--data-root', data_root, '--out', out / name]
+            if (out / name / 'state.pt').exists():
+                command.append('--resume')
+            with (out / f'{name}.log').open('a') as log:
+                subprocess.run(
+                    [str(c) for c in command],
+                    check=True,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, 'OMP_NUM_THREADS': threads},
+                )
+            print(time.strftime('%H:%M:%S'), name, flush=True)
+        figures: dict[str, Any] = yaml.safe_load(result.read_text(encoding='utf-8'))
+        return figures
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(runs, pool.map(train, runs), strict=True))
+
+
+def cost(network: str) -> tuple[int, int]:
+    """Return the parameters, and the multiply-accumulates at 512x512, 11 classes."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lwseg_ros.networks import create_network
+
+    with torch.device('meta'):
+        model = create_network(network, 11).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 3, 512, 512))
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+def latency(checkpoint: Path) -> float:
+    """Return the median time of one image at 512x512 through OpenVINO, in ms."""
+    from lwseg_ros.inference.export import export_checkpoint
+
+    onnx = checkpoint.with_name('last.onnx')
+    if not onnx.exists():
+        export_checkpoint(checkpoint, onnx, checkpoint.parent.name)
+    times = []
+    with Segmenter.load(onnx, 'openvino', input_size=(512, 512)) as segmenter:
+        segmenter.warm_up(3)
+        for _ in range(20):
+            start = time.perf_counter()
+            segmenter.warm_up(1)
+            times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def write_table(name: str, lines: list[str]) -> None:
+    """Put the table between the markers of a page in docs."""
+    page = HERE / name
+    before, _, rest = page.read_text(encoding='utf-8').partition('<!-- table -->\n')
+    after = rest.partition('<!-- end of table -->')[2]
+    text = '\n'.join(lines)
+    page.write_text(
+        f'{before}<!-- table -->\n{text}\n<!-- end of table -->{after}', encoding='utf-8'
+    )
+
+
+if __name__ == '__main__':
+    app()
