@@ -12,6 +12,8 @@ from models_for_tests import tiny_info, tiny_network
 torch = pytest.importorskip('torch')
 onnx = pytest.importorskip('onnx')
 
+from safetensors.torch import load_file  # noqa: E402
+
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.inference.backends import open_backend  # noqa: E402
 from lwseg_ros.inference.backends.base import BackendOptions  # noqa: E402
@@ -158,25 +160,37 @@ def test_export_that_disagrees_is_not_written(
     assert [p.name for p in tmp_path.iterdir()] == ['best.safetensors']
 
 
-def test_rounded_weights_are_those_of_bf16() -> None:
+def test_rounded_weights_are_those_of_both_halves_and_answer_alike(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 5, 1)
+        torch.nn.Conv2d(3, 8, 1, stride=4), torch.nn.BatchNorm2d(8), torch.nn.Conv2d(8, 11, 1)
     ).eval()
     convolution, norm, last = network
-    norm.weight.data.uniform_(0.5, 2)
+    norm.weight.data.uniform_(-2, 2)
+    norm.weight.data[3] = 0
+    norm.bias.data.uniform_(-1, 1)
+    norm.running_mean.uniform_(-1, 1)
     norm.running_var.uniform_(0.1, 3)
-    before = [weight.clone() for weight in (convolution.weight, last.weight)]
+    x = torch.randn(1, 3, 32, 32)
+    was, answer = last.weight.clone(), network(x)
     round_weights(network)
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    for weight, factor, was in (
-        (convolution.weight, scale.view(-1, 1, 1, 1), before[0]),
-        (last.weight, 1, before[1]),
-    ):
-        product = weight * factor
-        assert torch.allclose(product, product.bfloat16().float(), rtol=1e-6, atol=0)
-        assert not torch.equal(weight, was)
-        assert torch.allclose(weight, was, rtol=2**-8, atol=0)
+    for weight in (convolution.weight, last.weight):
+        assert torch.equal(weight, weight.bfloat16().float())
+        assert torch.equal(weight, weight.half().float())
+    assert not torch.equal(last.weight, was)
+    assert torch.allclose(last.weight, was, rtol=2**-8, atol=1e-7)
+    assert torch.allclose(network(x), answer, rtol=0, atol=0.03)
+    assert not network(x)[:, :, 0, 0].equal(answer[:, :, 0, 0])
+
+    save_safetensors(network, tiny_info(), tmp_path / 'half.safetensors')
+    stored = load_file(tmp_path / 'half.safetensors')
+    assert stored['0.weight'].dtype == stored['2.weight'].dtype == torch.float16
+    assert stored['1.weight'].dtype == torch.float32
+    assert torch.equal(stored['0.weight'].float(), convolution.weight)
+    export_onnx(network, tiny_info(), tmp_path / 'half.onnx')
+    stored = onnx.load(str(tmp_path / 'half.onnx')).graph.initializer
+    halves = [w.dims[:2] for w in stored if w.data_type == onnx.TensorProto.FLOAT16]
+    assert sorted(halves) == [[8, 3], [11, 8]]
 
 
 @pytest.mark.usefixtures('tiny_catalog')

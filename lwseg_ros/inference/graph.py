@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.fx
 from torch import Tensor, nn
@@ -124,12 +125,12 @@ def load_network(path: Path, info: ModelInfo) -> nn.Module:
 
 
 def round_weights(network: nn.Module) -> None:
-    """Round, in place, the weights of all convolutions to what bfloat16 holds.
+    """Round, in place, the weights of all convolutions to what bfloat16 and float16 both hold.
 
-    Backends multiply a batch norm into the convolution before it, so it is the product that is
-    rounded. Then fp32 and bf16 backends compute with the same weights, and only activations
-    differ (our choice: of the pixels that bf16 labels otherwise than fp32, it removes more than
-    half).
+    Backends multiply a batch norm into the convolution before it, so that is done here too: the
+    norm is left with a factor of 1, and the product is rounded. Then fp32 and bf16 backends
+    compute with the same weights, and only activations differ (our choice: of the pixels that
+    bf16 labels otherwise than fp32, it removes more than half).
     """
     modules = dict(network.named_modules())
     with torch.no_grad():
@@ -137,21 +138,39 @@ def round_weights(network: nn.Module) -> None:
             convolution = modules.get(str(node.target)) if node.op == 'call_module' else None
             if not isinstance(convolution, nn.Conv2d):
                 continue
-            scale = torch.ones(convolution.out_channels)
             (user, *others) = node.users
             norm = modules.get(str(user.target)) if user.op == 'call_module' else None
             if isinstance(norm, nn.BatchNorm2d) and not others and norm.running_var is not None:
-                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            scale = scale.view(-1, 1, 1, 1)
-            rounded = (convolution.weight * scale).to(torch.bfloat16).to(torch.float32) / scale
-            convolution.weight.copy_(torch.where(scale == 0, convolution.weight, rounded))
+                _fold(norm, convolution)
+            rounded = convolution.weight.to(torch.bfloat16).to(torch.float16)
+            convolution.weight.copy_(rounded.to(torch.float32))
+
+
+def _fold(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> None:
+    """Move the factor of a norm into the convolution before it; a factor of 0 stays."""
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    deviation = torch.sqrt(norm.running_var + norm.eps)
+    scale = torch.where(norm.weight == 0, 1, norm.weight / deviation)
+    norm.weight.copy_(torch.where(norm.weight == 0, 0, deviation))
+    norm.running_mean.mul_(scale)
+    convolution.weight.mul_(scale.view(-1, 1, 1, 1))
+    if convolution.bias is not None:
+        convolution.bias.mul_(scale)
 
 
 def save_safetensors(network: nn.Module, info: ModelInfo, path: str | os.PathLike[str]) -> None:
-    """Write the network's weights and metadata; the file appears complete or not at all."""
+    """Write the network's weights and metadata; the file appears complete or not at all.
+
+    Weights of convolutions that float16 holds exactly (see `round_weights`) take half the room.
+    """
     from safetensors.torch import save
 
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        half = tensor.to(torch.float16)
+        exact = tensor.ndim == 4 and torch.equal(half.to(tensor.dtype), tensor)
+        tensors[name] = (half if exact else tensor).contiguous()
     write_atomically(path, save(tensors, {METADATA_KEY: info.to_json()}))
 
 
@@ -195,6 +214,7 @@ def export_onnx(
     assert program is not None
     model = program.model_proto
     model.ir_version = IR_VERSION
+    _halve_weights(model.graph)
     _cast_first(model.graph)
     _strip(model)
     model.metadata_props.add(key=METADATA_KEY, value=info.to_json())
@@ -211,6 +231,27 @@ def _cast_first(graph: onnx.GraphProto) -> None:
         for position, name in enumerate(node.input):
             if name == image:
                 node.input[position] = cast.output[0]
+
+
+def _halve_weights(graph: onnx.GraphProto) -> None:
+    """Store weights of convolutions as float16, with a cast, where that changes no value.
+
+    The exporter multiplies by a norm's factor of 1, which is off by an ulp of float32.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    for weights in graph.initializer:
+        if len(weights.dims) != 4:
+            continue
+        values = numpy_helper.to_array(weights)
+        half = values.astype(np.float16)
+        if not np.allclose(half.astype(np.float32), values, rtol=1e-6, atol=0):
+            continue
+        name = weights.name
+        weights.CopyFrom(numpy_helper.from_array(half, f'{name}_half'))
+        cast = helper.make_node('Cast', [weights.name], [name], to=onnx.TensorProto.FLOAT)
+        graph.node.insert(0, cast)
 
 
 def _strip(model: onnx.ModelProto) -> None:
