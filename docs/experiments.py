@@ -51,7 +51,7 @@ Jobs = Annotated[int, typer.Option(help='Runs side by side, each with its share 
 def ablation(
     data_root: Root,
     out: Out = Path('runs/ablation'),
-    iterations: Iterations = 250,
+    iterations: Iterations = 100,
     jobs: Jobs = 1,
 ) -> None:
     """Which context module wins, with and without the contrastive term."""
@@ -65,7 +65,7 @@ def ablation(
                     'network': network,
                     'contrastive_weight': contrastive,
                     'contrastive_warmup': iterations // 4,
-                    'crop_size': [192, 256],
+                    'crop_size': [160, 240],
                     'batch_size': 4,
                     'initial_weights': '' if 'van' in network else 'road',
                 }
@@ -98,11 +98,13 @@ def leave_one_out(
     out: Out = Path('runs/leave_one_out'),
     iterations: Iterations = 600,
     jobs: Jobs = 1,
+    network: Annotated[str, typer.Option()] = 'lw_refinenet_mobilenet_v2_nano',
 ) -> None:
     """What the model does on a data set that it was not trained on."""
     runs = {}
     for name in ('nothing', *SETS):
         recipe = road_recipe(iterations, seed=0)
+        recipe |= {'network': network, 'crop_size': [208, 304]}
         if name in SETS:
             recipe['train'] = [s for s in recipe['train'] if s['data'] != SETS[name][0]]
         runs[f'without_{name}'] = recipe
@@ -131,7 +133,12 @@ def road_recipe(iterations: int, seed: int) -> dict[str, Any]:
     text = (HERE.parent / 'config/recipes/road.yaml').read_text(encoding='utf-8')
     recipe: dict[str, Any] = yaml.safe_load(text)
     recipe['train'] = [s for s in recipe['train'] if s['data'] != 'generated_drive']
-    return recipe | {'iterations': iterations, 'validate_every': iterations, 'seed': seed}
+    return recipe | {
+        'iterations': iterations,
+        'validate_every': iterations,
+        'ema_decay': 0.98,  # the averages of a short run must not lag behind
+        'seed': seed,
+    }
 
 
 def train_all(

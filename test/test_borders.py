@@ -43,7 +43,7 @@ ROS_LIBRARIES = {
     *('rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs'),
 }
 ROS_ROOMS = ('ros',)
-TORCH_LIBRARIES = {'torch'}
+TORCH_LIBRARIES = {'torch', 'lightning_fabric', 'tensorboard'}
 TORCH_ROOMS = (
     *('networks', 'training'),
     *('inference.graph', 'inference.export', 'inference.backends.torch'),

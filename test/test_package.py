@@ -20,7 +20,11 @@ import lwseg_ros
 ROOT = Path(__file__).resolve().parents[1]
 
 # Module names that are not those of the distributions (pip) that hold them.
-DISTRIBUTIONS = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml'}
+DISTRIBUTIONS = {
+    'cv2': 'opencv-python-headless',
+    'lightning_fabric': 'lightning-fabric',
+    'yaml': 'pyyaml',
+}
 # ROS packages used when they are installed; package.xml names them in a comment.
 OPTIONAL_ROS = {'cv_bridge', 'vision_msgs'}
 
