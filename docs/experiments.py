@@ -96,7 +96,7 @@ def ablation(
 def leave_one_out(
     data_root: Root,
     out: Out = Path('runs/leave_one_out'),
-    iterations: Iterations = 600,
+    iterations: Iterations = 400,
     jobs: Jobs = 1,
     network: Annotated[str, typer.Option()] = 'lw_refinenet_mobilenet_v2_nano',
 ) -> None:
