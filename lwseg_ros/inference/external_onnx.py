@@ -30,7 +30,7 @@ import numpy as np
 import yaml
 
 from lwseg_ros.errors import DataError, ModelError
-from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.inference.model_file import EXTERNAL, ModelInfo
 from lwseg_ros.label_space import LabelSpace
 
 try:
@@ -169,7 +169,7 @@ def wrap_external(path: Path, description_path: Path) -> tuple[ModelInfo, bytes,
     model.ir_version = max(model.ir_version, _IR_VERSION)
     info = ModelInfo(
         name=description.name,
-        network='external',
+        network=EXTERNAL,
         label_space=space,
         input_size=size,
         mean=description.mean,

@@ -21,6 +21,8 @@ METADATA_KEY = 'lwseg'
 FORMAT = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EXTERNAL = 'external'
+"""The `network` of a model that is not of our catalog."""
 
 _SHIPPED = Path(__file__).resolve().parents[1] / 'models'
 _MAX_HEADER_BYTES = 100_000_000
@@ -279,14 +281,18 @@ def _read_open(path: Path, file: BinaryIO, size: int, start: bytes) -> tuple[str
         if start[:1] == b'\x08':
             return 'onnx', _onnx_metadata(file, size)
     except _TruncatedError as error:
-        raise ModelError(
-            f'model file {path} is truncated or damaged ({error}): copy or export it again'
-        ) from None
+        raise _damaged(path, error) from None
     raise ModelError(f'{path} is not a model: give an ONNX or safetensors file')
 
 
 class _TruncatedError(Exception):
     """The file ends before its own lengths say it should, or they make no sense."""
+
+
+def _damaged(path: Path, error: _TruncatedError) -> ModelError:
+    return ModelError(
+        f'model file {path} is truncated or damaged ({error}): copy or export it again'
+    )
 
 
 def _safetensors_metadata(file: BinaryIO, size: int) -> dict[str, str]:
@@ -331,15 +337,18 @@ def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
 
 def _has_external_weights(path: Path) -> bool:
     """Tell whether an ONNX file takes weights from other files."""
-    with path.open('rb') as file:
-        return any(
-            field == _EXTERNAL_DATA
-            for number, graph_end in _fields(file, path.stat().st_size)
-            if number == _GRAPH
-            for tensor, tensor_end in _fields(file, graph_end)
-            if tensor == _INITIALIZER
-            for field, _ in _fields(file, tensor_end)
-        )
+    try:
+        with path.open('rb') as file:
+            return any(
+                field == _EXTERNAL_DATA
+                for number, graph_end in _fields(file, path.stat().st_size)
+                if number == _GRAPH
+                for tensor, tensor_end in _fields(file, graph_end)
+                if tensor == _INITIALIZER
+                for field, _ in _fields(file, tensor_end)
+            )
+    except _TruncatedError as error:
+        raise _damaged(path, error) from None
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
