@@ -100,8 +100,7 @@ class ImageToLabels(nn.Module):
 
 
 def _upsample(planes: Tensor, size: list[int]) -> Tensor:
-    # The first logit is the first pixel's and so on in steps of the stride: corners stay corners.
-    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=True)
+    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=False)
 
 
 def load_network(path: Path, info: ModelInfo) -> nn.Module:
