@@ -169,7 +169,11 @@ def save_safetensors(network: nn.Module, info: ModelInfo, path: str | os.PathLik
     tensors = {}
     for name, tensor in network.state_dict().items():
         half = tensor.to(torch.float16)
-        exact = tensor.ndim == 4 and torch.equal(half.to(tensor.dtype), tensor)
+        exact = (
+            tensor.ndim == 4
+            and tensor.dtype == torch.float32
+            and torch.equal(half.to(torch.float32), tensor)
+        )
         tensors[name] = (half if exact else tensor).contiguous()
     write_atomically(path, save(tensors, {METADATA_KEY: info.to_json()}))
 
@@ -242,7 +246,7 @@ def _halve_weights(graph: onnx.GraphProto) -> None:
     from onnx import helper, numpy_helper
 
     for weights in graph.initializer:
-        if len(weights.dims) != 4:
+        if len(weights.dims) != 4 or weights.data_type != onnx.TensorProto.FLOAT:
             continue
         values = numpy_helper.to_array(weights)
         half = values.astype(np.float16)
