@@ -100,7 +100,12 @@ def test_what_is_in_memory_does_not_change_the_samples(recipe, root, keep_bytes)
 def test_workers_do_not_change_the_samples(recipe, root):
     lazy = samples(recipe, root, keep_bytes=0)
     alone, workers = (
-        list(DataLoader(lazy, batch_size=3, num_workers=workers)) for workers in (0, 2)
+        list(
+            DataLoader(
+                lazy, batch_size=3, num_workers=n, multiprocessing_context='spawn' if n else None
+            )
+        )
+        for n in (0, 2)
     )
     assert len(alone) == len(workers) == 5
     assert all(same(a, b) for a, b in zip(alone, workers, strict=True))

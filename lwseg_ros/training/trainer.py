@@ -181,6 +181,8 @@ class Trainer:
             Samples(self.recipe, sources),
             batch_sampler=[list(range(start, start + part)) for start in starts],
             num_workers=self.recipe.workers,
+            # A forked worker can hang on locks of OpenCV's threads.
+            multiprocessing_context='spawn' if self.recipe.workers else None,
             pin_memory=self.device.type == 'cuda',
         )
 
