@@ -17,7 +17,7 @@ from lwseg_ros.evaluation.dataset import open_dataset  # noqa: E402
 from lwseg_ros.label_space import LabelSpace  # noqa: E402
 from lwseg_ros.training.losses import label_set_loss  # noqa: E402
 from lwseg_ros.training.recipe import load_recipe  # noqa: E402
-from lwseg_ros.training.samples import Samples, load_source  # noqa: E402
+from lwseg_ros.training.samples import Samples, load_source, start_worker  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs' / 'datasets.md'
 
@@ -102,7 +102,11 @@ def test_workers_do_not_change_the_samples(recipe, root):
     alone, workers = (
         list(
             DataLoader(
-                lazy, batch_size=3, num_workers=n, multiprocessing_context='spawn' if n else None
+                lazy,
+                batch_size=3,
+                num_workers=n,
+                multiprocessing_context='spawn' if n else None,
+                worker_init_fn=start_worker,
             )
         )
         for n in (0, 2)

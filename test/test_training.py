@@ -176,6 +176,14 @@ def test_interrupted_and_killed_runs_resume_as_if_nothing_had_been(data, tmp_pat
             torch.testing.assert_close(again[key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_workers_do_not_change_a_run(data, recipe, tmp_path):
+    for workers in (0, 1):
+        train(replace(recipe, workers=workers, iterations=2), tmp_path / str(workers), data)
+    alone, helped = (load_file(tmp_path / str(n) / 'last.safetensors') for n in (0, 1))
+    for key, value in alone.items():
+        torch.testing.assert_close(helped[key], value, rtol=1e-4, atol=1e-5)
+
+
 def test_two_processes_train_as_one(data, tmp_path):
     path = tmp_path / 'shared.yaml'
     changes = {

@@ -63,8 +63,17 @@ class Recipe:
     starts after `contrastive_warmup` iterations. `teacher` is a model's name or path.
 
     `initial_weights` fills the encoder, from a shipped model's name or a file; `initial_model`
-    the whole network. `rare_crops` is the share of the crops that seek classes of more than
-    common weight.
+    the whole network. `input_size` is the model's default network size.
+
+    A crop is `crop_size` of an image enlarged within its source's `scale` and stretched by up to
+    `aspect`; `photometric` is the strength of changes of light and camera, 0 none.
+    `class_weights` weigh the pixels of classes by name, 1 where left out; `rare_crops` is the
+    share of the crops that seek those of more than 1. At least the share `ohem_min_kept` of an
+    image's pixels counts as hard.
+
+    `ema_decay` averages the weights that are validated and kept. `validate_every` and
+    `save_every` are in iterations, `workers` are processes that prepare samples, 0 none.
+    `licence` is written into the model.
     """
 
     name: str

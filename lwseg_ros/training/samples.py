@@ -6,6 +6,7 @@ one would have seen, whatever the number of workers and however much of the data
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.dataset import Pair, open_dataset, read_pair
@@ -33,7 +34,7 @@ FRAMES_PER_DRIVE = 4
 KEEP_BYTES = 1 << 30
 """Decoded bytes of a data set that stay in memory; what is beyond is decoded when it is drawn.
 
-Workers of a DataLoader share them where processes are forked (Linux). Our choice.
+Each worker of a DataLoader holds them too. Our choice.
 """
 
 
@@ -111,9 +112,6 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         return self.recipe.iterations * self.recipe.batch_size - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if get_worker_info() is not None:
-            # OpenCV's threads do not survive the fork that made this worker.
-            cv2.setNumThreads(1)
         rng = np.random.default_rng((self.recipe.seed, self.first + index))
         which = int(rng.choice(len(self.sources), p=self.shares))
         loaded = self.sources[which]
@@ -129,6 +127,12 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         if self.recipe.photometric:
             image = photometric(image, self.recipe.photometric, rng)
         return torch.from_numpy(image), torch.from_numpy(loaded.allowed[labels])
+
+
+def start_worker(_number: int) -> None:
+    """Prepare a DataLoader's worker: one thread, and Ctrl-C is left to the process that trains."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def random_crop(

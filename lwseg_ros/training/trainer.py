@@ -50,7 +50,7 @@ from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weig
 from lwseg_ros.training.objective import Objective, Teacher, Trainee
 from lwseg_ros.training.processes import start_processes, total
 from lwseg_ros.training.recipe import Recipe, in_iterations, learning_rates
-from lwseg_ros.training.samples import GENERATED_DRIVE, Samples, load_source
+from lwseg_ros.training.samples import GENERATED_DRIVE, Samples, load_source, start_worker
 
 REPORT_EVERY = 50
 """Iterations between two lines of a log, and between two points of TensorBoard's curves."""
@@ -183,6 +183,7 @@ class Trainer:
             num_workers=self.recipe.workers,
             # A forked worker can hang on locks of OpenCV's threads.
             multiprocessing_context='spawn' if self.recipe.workers else None,
+            worker_init_fn=start_worker,
             pin_memory=self.device.type == 'cuda',
         )
 
