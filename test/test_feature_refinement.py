@@ -196,7 +196,7 @@ def test_split_adds_its_share_to_every_stage():
     start = 0
     for given, feature in zip(module(features), features, strict=True):
         share = shares[:, start : start + feature.shape[1]]
-        share = F.interpolate(share, feature.shape[2:], mode='bilinear', align_corners=False)
+        share = F.interpolate(share, feature.shape[2:], mode='bilinear', align_corners=True)
         torch.testing.assert_close(given, feature + share)
         start += feature.shape[1]
 

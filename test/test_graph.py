@@ -30,7 +30,7 @@ from lwseg_ros.label_space import LabelSpace  # noqa: E402
 
 
 class Fixed(torch.nn.Module):
-    """A network whose logits are given: [C, h, w] for an image of 4h x 4w."""
+    """A network whose logits are given: [C, h, w] for an image of 4h - 3 by 4w - 3."""
 
     def __init__(self, logits: np.ndarray) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Fixed(torch.nn.Module):
 def answer(logits: np.ndarray, drivable: list[float], label_stride: int = 4) -> list[np.ndarray]:
     _, height, width = logits.shape
     graph = ImageToLabels(Fixed(logits), (0, 0, 0), (1, 1, 1), label_stride).eval()
-    image = torch.zeros(1, 4 * height, 4 * width, 3, dtype=torch.uint8)
+    image = torch.zeros(1, 4 * height - 3, 4 * width - 3, 3, dtype=torch.uint8)
     return [plane[0].numpy() for plane in graph(image, torch.tensor(drivable))]
 
 
@@ -62,9 +62,17 @@ def test_labels_confidence_and_drivable_score() -> None:
 def test_drivable_follows_the_labels_at_every_stride(label_stride: int) -> None:
     logits = np.random.default_rng(1).normal(0, 2, (4, 17, 23))
     labels, confidence, drivable = answer(logits, [1, 0, 0, 1], label_stride)
-    assert labels.shape == (4 * 17 // label_stride, 4 * 23 // label_stride)
+    assert labels.shape == (64 // label_stride + 1, 88 // label_stride + 1)
     assert ((drivable >= 128) == np.isin(labels, [0, 3])).all()
     assert confidence.min() > 0
+
+
+def test_a_logit_answers_for_the_pixel_it_was_taken_at() -> None:
+    logits = np.random.default_rng(3).normal(0, 3, (4, 9, 12))
+    labels, confidence, _ = answer(logits, [1, 0, 0, 0], label_stride=1)
+    coarse, coarse_confidence, _ = answer(logits, [1, 0, 0, 0], label_stride=4)
+    assert (labels[::4, ::4] == coarse).all()
+    assert (confidence[::4, ::4] == coarse_confidence).all()
 
 
 def test_tie_takes_the_lowest_id() -> None:
@@ -89,9 +97,9 @@ def test_non_finite_logits_are_marked(value: float, label_stride: int) -> None:
     logits[2, 4, 4] = value
     _, confidence, drivable = answer(logits, [0, 1, 0], label_stride)
     broken = confidence == 0
-    middle = slice(16 // label_stride, 20 // label_stride)
-    assert broken[middle, middle].all()
-    assert broken.sum() <= (8 // label_stride) ** 2
+    place = 16 // label_stride
+    assert broken[place, place]
+    assert broken.sum() == (7 if label_stride == 1 else 1) ** 2
     assert (drivable[broken] == 0).all()
     assert (drivable[~broken] >= 128).all()
 

@@ -11,7 +11,7 @@ import pytest
 
 from lwseg_ros import LabelSpace, Segmenter
 from lwseg_ros.errors import DataError, FrameError, InferenceError, LwsegError, ModelError
-from lwseg_ros.inference.segmenter import parse_size
+from lwseg_ros.inference.segmenter import aligned_size, parse_size
 
 CELL = 60
 
@@ -150,7 +150,19 @@ def test_network_size_can_be_chosen(tiny_model: Path, image: np.ndarray) -> None
 def test_network_can_follow_the_source(tiny_model: Path, image: np.ndarray) -> None:
     with Segmenter.load(tiny_model, input_size='source') as segmenter:
         for part in (image, image[:93, :77], image):
-            assert segmenter(part).labels.shape == part.shape[:2] == segmenter.input_size
+            assert segmenter(part).labels.shape == part.shape[:2]
+            assert segmenter.input_size == aligned_size(part.shape[:2])
+
+
+def test_aligned_sizes_halve_onto_themselves() -> None:
+    for size in ((227, 320), (360, 480), (1024, 2048), (20, 33)):
+        aligned = aligned_size(size)
+        for extent, of in zip(aligned, size, strict=True):
+            assert abs(extent - of) <= 16
+            for _ in range(5):
+                half = -(-extent // 2)  # as a convolution of stride 2 leaves it
+                assert extent == 2 * half - 1
+                extent = half
 
 
 @pytest.mark.parametrize('size', ['big', '10', '0x10', '99999x10', (10,), (10, -1)])

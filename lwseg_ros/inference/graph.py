@@ -100,7 +100,8 @@ class ImageToLabels(nn.Module):
 
 
 def _upsample(planes: Tensor, size: list[int]) -> Tensor:
-    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=False)
+    # The first logit is the first pixel's and so on in steps of the stride: corners stay corners.
+    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=True)
 
 
 def load_network(path: Path, info: ModelInfo) -> nn.Module:

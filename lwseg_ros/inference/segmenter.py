@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lwseg_ros.errors import FrameError, InferenceError, LwsegError, ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions
-from lwseg_ros.inference.model_file import ModelInfo, ModelSource, find_model
+from lwseg_ros.inference.model_file import EXTERNAL, ModelInfo, ModelSource, find_model
 from lwseg_ros.label_space import LabelSpace
 
 Image = NDArray[np.uint8]
@@ -86,7 +86,8 @@ class Segmenter:
 
         `backend`: auto, openvino, onnxruntime or torch. `precision`: auto, fp32, bf16.
         `input_size`: the network size (height, width) or `'WIDTHxHEIGHT'`; None is the model's
-        own; `'source'` follows the image's size, compiling anew when it changes.
+        own; `'source'` follows the image's size (see `aligned_size`), compiling anew when it
+        changes.
         `drivable_classes`: ids or names, replacing the label space's drivable flags.
         `description`: the YAML file for an ONNX model of somebody else, when not beside it.
 
@@ -133,8 +134,12 @@ class Segmenter:
 
     def _segment(self, image: Any, output_size: Size | str | None) -> Segmentation:
         image = _checked(image)
-        if self._follows_source and image.shape[:2] != self.input_size:
-            self._open(replace(self._options, input_size=image.shape[:2]))
+        if self._follows_source:
+            followed = image.shape[:2]
+            if self.info.network != EXTERNAL:
+                followed = aligned_size(followed)
+            if followed != self.input_size:
+                self._open(replace(self._options, input_size=followed))
         planes = self._run(self._fit(image))
         if output_size is None or output_size == 'source':
             size = image.shape[:2]
@@ -142,12 +147,7 @@ class Segmenter:
             size = self.input_size
         else:
             size = parse_size(output_size)
-        labels, confidence, drivable = planes
-        return Segmentation(
-            _enlarge(labels, size, cv2.INTER_NEAREST_EXACT),
-            _enlarge(confidence, size, cv2.INTER_NEAREST_EXACT),
-            _enlarge(drivable, size, cv2.INTER_LINEAR),
-        )
+        return enlarged(planes, size)
 
     def _fit(self, image: Image) -> Image:
         """Return the image at network size, `[1, h, w, 3]`."""
@@ -240,6 +240,27 @@ def parse_size(size: Size | str) -> Size:
     if not (0 < height < 1 << 15 and 0 < width < 1 << 15):
         raise LwsegError(f'the size {width}x{height} is not possible')
     return height, width
+
+
+def aligned_size(size: Size) -> Size:
+    """Return the nearest size of sides 32 k + 1, the sizes at which our networks see best.
+
+    Convolutions of stride 2 look at every second pixel from the first one on, and up-sampling that
+    keeps corners puts their answers back on the same pixels where a side is 2 n - 1, down to
+    stride 32. At other sizes deep features lie up to half a cell off, more to the lower right.
+    """
+    height, width = (32 * max(1, round((extent - 1) / 32)) + 1 for extent in size)
+    return height, width
+
+
+def enlarged(planes: Sequence[Image], size: Size) -> Segmentation:
+    """Return labels, confidence and drivable score, uint8 `[h, w]` each, at `size`."""
+    labels, confidence, drivable = planes
+    return Segmentation(
+        _enlarge(labels, size, cv2.INTER_NEAREST_EXACT),
+        _enlarge(confidence, size, cv2.INTER_NEAREST_EXACT),
+        _enlarge(drivable, size, cv2.INTER_LINEAR),
+    )
 
 
 def _checked(image: Any) -> Image:

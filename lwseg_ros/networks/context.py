@@ -47,7 +47,7 @@ class PyramidPooling(LastStageContext):
     def refined(self, x: Tensor) -> Tensor:
         maps = [x]
         for grid, stage in zip(self.grids, self.stages, strict=True):
-            maps.append(resize_like(stage(F.adaptive_avg_pool2d(x, grid)), x))
+            maps.append(resize_like(stage(F.adaptive_avg_pool2d(x, grid)), x, align_corners=False))
         fused: Tensor = self.fuse(torch.cat(maps, 1))
         return fused
 

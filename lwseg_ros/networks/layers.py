@@ -30,8 +30,11 @@ class SegmentationNetwork(nn.Module):
         return self.classify(self.decoded(x))
 
 
-def resize_like(x: Tensor, reference: Tensor, align_corners: bool = False) -> Tensor:
-    """Resize `x` bilinearly to the height and width of `reference`."""
+def resize_like(x: Tensor, reference: Tensor, align_corners: bool = True) -> Tensor:
+    """Resize `x` bilinearly to the height and width of `reference`.
+
+    Corners stay corners by default, as convolutions of stride 2 sample from the first pixel on.
+    """
     size = reference.shape[-2:]
     return F.interpolate(x, size=size, mode='bilinear', align_corners=align_corners)
 

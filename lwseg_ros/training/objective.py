@@ -130,7 +130,7 @@ class Objective:
             for start in divmod(iteration % LOSS_STRIDE**2, LOSS_STRIDE)
         )
         size = allowed.shape[1:]
-        at_pixels = F.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+        at_pixels = F.interpolate(logits, size=size, mode='bilinear', align_corners=True)
         at_pixels, labels = at_pixels[:, :, rows, columns], allowed[:, rows, columns]
         terms = {
             'cross_entropy': label_set_loss(

@@ -52,7 +52,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train, on what, and how. Sizes are [height, width] in pixels.
+    """What to train, on what, and how.
+
+    Sizes are [height, width] in pixels; sides of 32 k + 1 serve best (see `aligned_size`).
 
     A run is one stage of `iterations` (or `epochs`) at the two learning rates, or `stages`, which
     then says both. Each stage follows the poly schedule from its own rates (`poly_power` 0 keeps
@@ -83,8 +85,8 @@ class Recipe:
     validate: tuple[Validation, ...]
     initial_weights: str = ''
     initial_model: str = ''
-    input_size: tuple[int, int] = (384, 640)
-    crop_size: tuple[int, int] = (256, 256)
+    input_size: tuple[int, int] = (385, 577)
+    crop_size: tuple[int, int] = (257, 257)
     batch_size: int = 8
     iterations: int = 4000
     epochs: float = 0.0

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,7 +42,7 @@ from lwseg_ros.inference.model_file import (
     resolve_model,
     write_atomically,
 )
-from lwseg_ros.inference.segmenter import Segmentation
+from lwseg_ros.inference.segmenter import Segmentation, aligned_size, enlarged
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
@@ -245,8 +246,10 @@ class Trainer:
 
         @torch.inference_mode()
         def predict(image: npt.NDArray[np.uint8]) -> Segmentation:
-            planes = graph(torch.from_numpy(image)[None].to(self.device), vector)
-            return Segmentation(*(plane[0].cpu().numpy() for plane in planes))
+            height, width = aligned_size(image.shape[:2])
+            fitted = torch.from_numpy(cv2.resize(image, (width, height)))
+            planes = graph(fitted[None].to(self.device), vector)
+            return enlarged([plane[0].cpu().numpy() for plane in planes], image.shape[:2])
 
         sets = [
             evaluate(predict, self.space, open_dataset(v.data, v.split, self.root))
