@@ -1,4 +1,4 @@
-"""One camera's frames: a subscription that fits its publisher, and why none come."""
+"""One camera's frames: a subscription that fits its publisher."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lwseg_ros.ros.frame_slot import FrameSlot
-from lwseg_ros.ros.transport import PROFILE_VARIABLES, large_image_profile
+from lwseg_ros.ros.publisher_match import reliability_to_ask, why_no_frames
 
 TRANSPORTS = {
     'raw': (Image, '', 'sensor_msgs/msg/Image'),
     'compressed': (CompressedImage, '/compressed', 'sensor_msgs/msg/CompressedImage'),
-}
-RELIABILITIES = {
-    'reliable': ReliabilityPolicy.RELIABLE,
-    'best_effort': ReliabilityPolicy.BEST_EFFORT,
 }
 
 
@@ -102,7 +98,8 @@ class CameraInput:
         """Subscribe, or subscribe anew, as the publishers of the topic ask for. Call it often."""
         if self._paused:
             return
-        wanted = self._wanted_reliability()
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        wanted = reliability_to_ask(publishers, self._type_name, self._reliability())
         if wanted is None or (self._subscription is not None and wanted == self._asked):
             return
         if self._subscription is None:
@@ -138,41 +135,18 @@ class CameraInput:
 
     def silence(self) -> str:
         """Return why no frame comes, as far as can be seen, and the remedy."""
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
-        if not publishers:
-            return f'no publisher on {self.topic}{self._other_topics()}'
-        fitting = [p for p in publishers if p.topic_type == self._type_name]
-        if not fitting:
-            return (
-                f'{self.topic} carries {publishers[0].topic_type}, not {self._type_name}: '
-                'set input.transport or remap the topic'
-            )
-        best_effort = ReliabilityPolicy.BEST_EFFORT
-        if self._asked == ReliabilityPolicy.RELIABLE and all(
-            p.qos_profile.reliability == best_effort for p in fitting
-        ):
-            return (
-                f'the publisher of {self.topic} is best effort, input.reliability is reliable: '
-                'set it to auto'
-            )
-        return (
-            f'{self.topic} has a publisher, but no frame comes: the camera sends none, or they '
-            'are larger than the shared memory of its transport; then start the camera, too, with '
-            f'{" and ".join(PROFILE_VARIABLES)} = {large_image_profile()}'
+        own_outputs = f'{self._node.get_fully_qualified_name()}/'
+        return why_no_frames(
+            self.topic,
+            self._type_name,
+            self._node.get_publishers_info_by_topic(self.topic),
+            self._asked,
+            [
+                (name, types)
+                for name, types in self._node.get_topic_names_and_types()
+                if not name.startswith(own_outputs) and self._node.count_publishers(name)
+            ],
         )
-
-    def _wanted_reliability(self) -> ReliabilityPolicy | None:
-        """Return what to ask for; None while there is no publisher: leave things as they are."""
-        offered = [
-            p.qos_profile.reliability
-            for p in self._node.get_publishers_info_by_topic(self.topic)
-            if p.topic_type == self._type_name
-        ]
-        if not offered:
-            return None
-        best_effort = ReliabilityPolicy.BEST_EFFORT
-        automatic = best_effort if best_effort in offered else ReliabilityPolicy.RELIABLE
-        return RELIABILITIES.get(self._reliability(), automatic)
 
     def _receive(self, message: Any) -> None:
         now = self.last_frame = time.monotonic()
@@ -199,12 +173,3 @@ class CameraInput:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
-
-    def _other_topics(self) -> str:
-        others = [
-            name
-            for name, types in self._node.get_topic_names_and_types()
-            if self._type_name in types
-            and not name.startswith(self._node.get_fully_qualified_name())
-        ]
-        return f': remap it to {" or ".join(others)}' if others else ''
