@@ -179,7 +179,7 @@ class SegmentationNode(LifecycleNode):
         segmenter, outputs = self._segmenter, self._outputs
         if segmenter is None or outputs is None:
             raise LwsegError('the node is not configured: configure it first')
-        outputs.announce(self._value('output.min_confidence'))
+        outputs.announce()
         self._camera = CameraInput(
             self,
             self._value('input.transport'),

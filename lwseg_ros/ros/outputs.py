@@ -112,9 +112,9 @@ class Outputs:
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
 
-    def announce(self, min_confidence: float) -> None:
+    def announce(self) -> None:
         """Publish `label_info`, if vision_msgs is there: on activation and on change."""
-        self._announced = min_confidence
+        min_confidence = self._announced = self._value('output.min_confidence')
         if self._label_info is None:
             return
         message = LabelInfo(
@@ -131,16 +131,15 @@ class Outputs:
         segmentation: Segmentation,
         drivable: NDArray[np.uint8],
         camera_info: CameraInfo | None,
-        min_confidence: float,
-        alpha: float,
     ) -> None:
         """Publish everything about one frame that somebody listens to, all with its header.
 
         `drivable` is the drivable mask 0/255 uint8 `[H, W]`, of the segmentation's size; `image`
         the camera's, RGB uint8 `[H', W', 3]`.
         """
+        min_confidence = self._value('output.min_confidence')
         if min_confidence != self._announced:
-            self.announce(min_confidence)
+            self.announce()
         mask = self.mask(segmentation, min_confidence)
         self._mask.publish(self._gray[0].fill(header, mask))
         self._confidence.publish(self._gray[1].fill(header, segmentation.confidence))
@@ -148,6 +147,7 @@ class Outputs:
         if self._color_mask.get_subscription_count():
             self._color_mask.publish(self._rgb[0].fill(header, colorize(mask, self._palette)))
         if self._overlay.get_subscription_count():
+            alpha = self._value('output.overlay_alpha')
             painted = overlay(image, mask, self._palette, alpha)
             self._overlay.publish(self._rgb[1].fill(header, painted))
         if camera_info is not None and self._camera_info.get_subscription_count():
@@ -171,6 +171,9 @@ class Outputs:
             )[1]
             cv2.bitwise_or(mask, unsure, dst=mask)
         return mask
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
 
 
 def published_space(model_space: LabelSpace, name_or_path: str) -> LabelSpace:

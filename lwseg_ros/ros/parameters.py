@@ -213,6 +213,14 @@ PARAMETERS = (
         LIVE,
     ),
     NodeParameter(
+        'drivable.hysteresis',
+        0.0,
+        'A pixel becomes drivable this much above drivable.min_confidence and stays while it has '
+        'that.',
+        LIVE,
+        range=(0.0, 1.0),
+    ),
+    NodeParameter(
         'autostart',
         True,
         'Configure and activate at start; false leaves it to a lifecycle manager.',

@@ -10,7 +10,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.time import Time
 
-from lwseg_ros.drivable.mask import drivable_mask
+from lwseg_ros.drivable.mask import DrivableArea
 from lwseg_ros.errors import FrameError, LwsegError
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.ros.camera_input import CameraInput, Frame, FrameCounts
@@ -47,6 +47,7 @@ class Worker:
         self._outputs = outputs
         self._counts = counts
         self._failures_in_a_row = 0
+        self._drivable_area = DrivableArea()
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
         self._thread.start()
 
@@ -72,6 +73,8 @@ class Worker:
             except Exception as error:
                 outcome = 'dropped: inference failed'
                 self._fail(error)
+            if outcome != 'processed':
+                self._drivable_area.forget()
             self._counts.add(outcome)
 
     def _process(self, frame: Frame) -> str:
@@ -86,26 +89,19 @@ class Worker:
         times.end('decode')
 
         segmentation = self._segmenter(image, output_size=self._value('output.size'))
-        drivable = drivable_mask(
+        drivable = self._drivable_area.update(
             segmentation,
             self._value('drivable.min_confidence'),
             self._value('drivable.min_region_fraction'),
             self._value('drivable.ego_connected'),
+            self._value('drivable.hysteresis'),
         )
         self._failures_in_a_row = 0
         times.end('infer')
 
         if not self._camera.is_open:
             return 'dropped: stopped'
-        self._outputs.publish(
-            header,
-            image,
-            segmentation,
-            drivable,
-            self._camera.camera_info,
-            self._value('output.min_confidence'),
-            self._value('output.overlay_alpha'),
-        )
+        self._outputs.publish(header, image, segmentation, drivable, self._camera.camera_info)
         times.end('publish')
         self.times_ms = {**times.ms, 'age': self._age_ms(header)}
         self._outputs.publish_timing(header, self.times_ms)
