@@ -41,16 +41,46 @@ def test_the_subscription_hears_all_publishers_unless_told_otherwise(offered, se
     assert reliability_to_ask(publishers + strangers, IMAGE, setting) == asked
 
 
+def _why(publishers=(), asked=None, mismatch='', lost=0, others=None, topic='/image'):
+    return why_no_frames(topic, IMAGE, publishers, asked, mismatch, lost, others or {})
+
+
 @pytest.mark.parametrize(
-    ('publishers', 'asked', 'others', 'sentence'),
+    ('others', 'sentence'),
     [
-        ([], None, [('/scan', ['sensor_msgs/msg/LaserScan'])], 'no publisher on /image'),
-        ([], None, [('/rear/image', [IMAGE])], 'no publisher on /image: remap it to /rear/image'),
-        ([_publisher(RELIABLE, COMPRESSED)], None, [], f'/image carries {COMPRESSED}, not'),
-        ([_publisher(BEST_EFFORT)], RELIABLE, [], 'set it to auto'),
-        ([_publisher(BEST_EFFORT)], BEST_EFFORT, [], 'has a publisher, but no frame comes'),
-        ([_publisher(BEST_EFFORT), _publisher(RELIABLE)], RELIABLE, [], 'has a publisher, but'),
+        ({'/scan': ['sensor_msgs/msg/LaserScan']}, 'no publisher on /front/image'),
+        (
+            {'/map': [IMAGE], '/front/img': [IMAGE], '/rear/image': [IMAGE], '/x': [IMAGE]},
+            'no publisher on /front/image: remap it to /front/img or /rear/image or /map',
+        ),
+        (
+            {'/rear/image': [IMAGE], '/front/image/compressed': [COMPRESSED]},
+            'no publisher on /front/image, but on /front/image/compressed: '
+            'set input.transport to compressed',
+        ),
     ],
 )
-def test_silence_is_explained_with_its_remedy(publishers, asked, others, sentence):
-    assert sentence in why_no_frames('/image', IMAGE, publishers, asked, others)
+def test_a_topic_without_publisher_is_explained_by_the_topics_there_are(others, sentence):
+    assert _why(topic='/front/image', others=others) == sentence
+
+
+def test_a_camera_that_only_sends_raw_images_is_found():
+    others = {'/image': [IMAGE]}
+    assert why_no_frames('/image/compressed', COMPRESSED, [], None, '', 0, others) == (
+        'no publisher on /image/compressed, but on /image: set input.transport to raw'
+    )
+
+
+@pytest.mark.parametrize(
+    ('publishers', 'asked', 'mismatch', 'lost', 'sentence'),
+    [
+        ([_publisher(RELIABLE, COMPRESSED)], None, '', 0, f'/image carries {COMPRESSED}, not'),
+        ([_publisher(BEST_EFFORT)], RELIABLE, 'reliability', 0, 'set it to auto'),
+        ([_publisher(RELIABLE), _publisher(BEST_EFFORT)], RELIABLE, '', 0, 'set it to auto'),
+        ([_publisher(RELIABLE)], RELIABLE, 'deadline', 0, 'does not offer the deadline'),
+        ([_publisher(BEST_EFFORT)], BEST_EFFORT, '', 9, '9 frames of /image were lost on'),
+        ([_publisher(BEST_EFFORT)], BEST_EFFORT, '', 0, 'look whether the camera sends any'),
+    ],
+)
+def test_silence_is_explained_with_its_remedy(publishers, asked, mismatch, lost, sentence):
+    assert sentence in _why(publishers, asked, mismatch, lost)

@@ -12,6 +12,7 @@ from lwseg_ros.ros.transport import (
     PROFILE_VARIABLES,
     apply_large_image_profile,
     large_image_profile,
+    large_image_remedy,
 )
 from lwseg_ros.share import config_file
 
@@ -40,6 +41,14 @@ def test_the_users_own_choice_stays(env):
     before = dict(env)
     assert not apply_large_image_profile(env)
     assert env == before
+
+
+@pytest.mark.parametrize(
+    ('rmw', 'remedy'), [('rmw_fastrtps_cpp', OURS), ('rmw_cyclonedds_cpp', 'receive buffers')]
+)
+def test_the_remedy_is_that_of_the_middleware(monkeypatch, rmw, remedy):
+    monkeypatch.setenv('RMW_IMPLEMENTATION', rmw)
+    assert remedy in large_image_remedy()
 
 
 @pytest.mark.parametrize(

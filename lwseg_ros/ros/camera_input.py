@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lwseg_ros.ros.frame_slot import FrameSlot
-from lwseg_ros.ros.publisher_match import reliability_to_ask, why_no_frames
+from lwseg_ros.ros.publisher_match import MiddlewareEvents, reliability_to_ask, why_no_frames
 
 TRANSPORTS = {
     'raw': (Image, '', 'sensor_msgs/msg/Image'),
@@ -29,23 +29,28 @@ class Frame(NamedTuple):
 
 
 class FrameCounts:
-    """What became of the frames: received = processed + dropped + refused + those in progress."""
+    """What became of the frames: received = processed + dropped + refused + those in progress.
+
+    Those lost between the camera and here were never received.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, what: str, number: int = 1) -> None:
-        """Count `received`, `processed`, `refused`, or a reason of dropping: `dropped: REASON`."""
+        """Count `lost`, `received`, `processed`, `refused`, or a reason: `dropped: REASON`."""
         with self._lock:
             self._counts[what] += number
 
     def snapshot(self) -> dict[str, int]:
-        """Return received, processed, dropped, refused, then each reason of dropping."""
+        """Return lost, received, processed, refused, dropped, then each reason of dropping."""
         with self._lock:
             counts = dict(self._counts)
         reasons = {what: n for what, n in sorted(counts.items()) if what.startswith('dropped: ')}
-        totals = {what: counts.get(what, 0) for what in ('received', 'processed', 'refused')}
+        totals = {
+            what: counts.get(what, 0) for what in ('lost', 'received', 'processed', 'refused')
+        }
         return {**totals, 'dropped': sum(reasons.values()), **reasons}
 
 
@@ -77,6 +82,7 @@ class CameraInput:
         self._counts = counts
         self._subscription: Any = None
         self._asked: ReliabilityPolicy | None = None
+        self._events = MiddlewareEvents(lambda number: counts.add('lost', number))
         self._next_frame = 0.0
         self._paused = False
         self.last_frame = time.monotonic()
@@ -106,8 +112,8 @@ class CameraInput:
             self.last_frame = time.monotonic()
         self._unsubscribe()
         qos = QoSProfile(depth=1, reliability=wanted)
-        self._subscription = self._node.create_subscription(
-            self._type, self.topic, self._receive, qos
+        self._subscription = self._events.subscribe(
+            self._node, self._type, self.topic, self._receive, qos
         )
         self._asked = wanted
 
@@ -141,15 +147,18 @@ class CameraInput:
             self._type_name,
             self._node.get_publishers_info_by_topic(self.topic),
             self._asked,
-            [
-                (name, types)
+            self._events.mismatch,
+            self._events.lost,
+            {
+                name: types
                 for name, types in self._node.get_topic_names_and_types()
                 if not name.startswith(own_outputs) and self._node.count_publishers(name)
-            ],
+            },
         )
 
     def _receive(self, message: Any) -> None:
         now = self.last_frame = time.monotonic()
+        self._events.clear()
         self._counts.add('received')
         if not self._is_due(now):
             self._counts.add('dropped: rate limit')

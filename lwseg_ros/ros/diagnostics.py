@@ -10,11 +10,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from lwseg_ros.ros.camera_input import CameraInput, FrameCounts
+from lwseg_ros.ros.transport import large_image_remedy
 
 SILENCE_S = 2.0
 """Without a frame for so long, a camera counts as silent (our choice)."""
 
 SILENCE_LOG_PERIOD_S = 30.0
+
+LOST_SHARE = 0.1
+"""So many of the frames sent may be lost on their way before that is a warning (our choice)."""
 
 Finding = tuple[bytes, str]
 
@@ -28,7 +32,7 @@ class Diagnostics:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._processed = 0
+        self._frames: Mapping[str, int] = {}
         self._at = time.monotonic()
 
     def publish(
@@ -45,8 +49,11 @@ class Diagnostics:
         the stage times of the last frame, `about` is more to tell, by name.
         """
         frames = counts.snapshot()
-        rate_hz = self._rate_hz(frames['processed'])
-        findings = self._findings(fault, camera, rate_hz, times_ms.get('age', 0.0))
+        news = {what: number - self._frames.get(what, 0) for what, number in frames.items()}
+        now = time.monotonic()
+        rate_hz = news['processed'] / max(now - self._at, 1e-3)
+        self._frames, self._at = frames, now
+        findings = self._findings(fault, camera, news, rate_hz, times_ms.get('age', 0.0))
         level, message = max(findings, key=lambda finding: finding[0])
         values = {
             **{f'frames {what}': str(number) for what, number in frames.items()},
@@ -66,15 +73,13 @@ class Diagnostics:
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
 
-    def _rate_hz(self, processed: int) -> float:
-        """Return the processed frames a second since the last call."""
-        now = time.monotonic()
-        rate_hz = (processed - self._processed) / max(now - self._at, 1e-3)
-        self._processed, self._at = processed, now
-        return rate_hz
-
     def _findings(
-        self, fault: str, camera: CameraInput | None, rate_hz: float, age_ms: float
+        self,
+        fault: str,
+        camera: CameraInput | None,
+        news: Mapping[str, int],
+        rate_hz: float,
+        age_ms: float,
     ) -> list[Finding]:
         """Return what is wrong, and what is right: (level, sentence) each."""
         if fault:
@@ -88,6 +93,10 @@ class Diagnostics:
             why = f'no frames: {camera.silence()}'
             self._node.get_logger().warning(why, throttle_duration_sec=SILENCE_LOG_PERIOD_S)
             findings.append((DiagnosticStatus.ERROR, why))
+        sent = news['lost'] + news['received']
+        if news['lost'] > LOST_SHARE * sent:
+            lossy = f'{news["lost"]} of {sent} frames lost on their way: {large_image_remedy()}'
+            findings.append((DiagnosticStatus.WARN, lossy))
         min_rate_hz = self._value('diagnostics.min_rate_hz')
         if rate_hz < min_rate_hz:
             slow = f'{rate_hz:.1f} frames a second, wanted {min_rate_hz:g}'
