@@ -76,6 +76,36 @@ def test_same_answer_as_torch_at_any_size(
         assert difference[same].max() <= 1
 
 
+@pytest.mark.usefixtures('tiny_catalog')
+@pytest.mark.parametrize('backend', ['openvino', 'onnxruntime', 'torch'])
+def test_batch_answers_as_its_images_alone(
+    backend: str, tiny_model: Path, torch_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(backend)
+    model = torch_tiny if backend == 'torch' else tiny_model
+    alone, together = Segmenter.load(model, backend), Segmenter.load(model, backend, batch=3)
+    assert (alone.batch, together.batch) == (1, 3)
+    together.warm_up(1, batch=3)
+    run, sizes = together._backend.run, []
+    monkeypatch.setattr(
+        together._backend,
+        'run',
+        lambda images, *more: sizes.append(len(images)) or run(images, *more),
+    )
+    random = np.random.default_rng(0)
+    images = [
+        random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        for height, width in ((96, 128), (50, 70), (200, 100), (96, 128), (97, 131))
+    ]
+    for given, image in zip(together(images), images, strict=True):
+        wanted = alone(image)
+        for name in ('labels', 'confidence', 'drivable_score'):
+            assert cv2.absdiff(getattr(given, name), getattr(wanted, name)).max() <= (
+                0 if name == 'labels' else 1
+            )
+    assert sizes == [3, 2]
+
+
 @pytest.mark.skipif('road' not in list_models(), reason='the model road is not shipped')
 @pytest.mark.parametrize('backend', ONNX_BACKENDS)
 def test_road_agrees_with_torch_on_real_images(backend: str, pictures: list[np.ndarray]) -> None:
@@ -123,12 +153,14 @@ def broken_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.mark.parametrize('backend', ONNX_BACKENDS)
 def test_frame_with_non_finite_logits_has_no_answer(backend: str, broken_model: Path) -> None:
     pytest.importorskip(backend)
-    segmenter = Segmenter.load(broken_model, backend)
+    segmenter = Segmenter.load(broken_model, backend, batch=2)
     image = np.full((96, 128, 3), 100, np.uint8)
     assert segmenter(image).confidence.min() > 0
     image[40, 60] = 255
     with pytest.raises(InferenceError, match='NaN or infinity at 64 of 12288 pixels'):
         segmenter(image)
+    with pytest.raises(InferenceError, match='NaN or infinity at 64 of 12288 pixels'):
+        segmenter([np.full((96, 128, 3), 100, np.uint8), image])
 
 
 def test_auto_takes_the_first_and_says_so(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lwseg_ros.errors import FrameError, InferenceError, LwsegError, ModelError
 from lwseg_ros.inference.backends import open_backend
-from lwseg_ros.inference.backends.base import Backend, BackendOptions
+from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
 from lwseg_ros.inference.model_file import EXTERNAL, ModelInfo, ModelSource, find_model
 from lwseg_ros.label_space import LabelSpace
 
@@ -52,7 +52,8 @@ class Segmenter:
         result = segmenter(image)           # uint8 RGB [H, W, 3]
         result.labels, result.confidence, result.drivable
 
-    One call at a time. It is a context manager; `close` frees the model.
+    The images of a list go through the network together, up to `batch` of them at a time, if they
+    are of one network size. One call at a time. It is a context manager; `close` frees the model.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Segmenter:
         drivable_classes: Iterable[int | str] | None = None,
         threads: int | None = None,
         description: str | os.PathLike[str] | None = None,
+        batch: int | None = None,
     ) -> Segmenter:
         """Load a shipped model by name (`'road'`) or a model file by path.
 
@@ -90,6 +92,8 @@ class Segmenter:
         changes.
         `drivable_classes`: ids or names, replacing the label space's drivable flags.
         `description`: the YAML file for an ONNX model of somebody else, when not beside it.
+        `batch`: the most images of a list that go through the network together; None: as many as
+        are faster together than one after another (on a CPU: 1).
 
         ModelError if the model, its metadata or the backend cannot be used.
         """
@@ -105,7 +109,9 @@ class Segmenter:
                 f'{source.path} runs at {width}x{height} only, not at {input_size}: export it '
                 'with symbolic sizes or leave the input size to it'
             )
-        options = BackendOptions(size, device, precision, threads)
+        if source.info.network == EXTERNAL:
+            batch = 1  # its graph may take no more
+        options = BackendOptions(size, device, precision, threads, batch)
         return cls(
             source, backend, options, space.drivable_vector(drivable_classes), follows_source
         )
@@ -128,58 +134,71 @@ class Segmenter:
 
         FrameError if it is not such an image, InferenceError if the network fails on it.
         """
-        if isinstance(image, (list, tuple)):
-            return [self._segment(one, output_size) for one in image]
-        return self._segment(image, output_size)
+        if not isinstance(image, (list, tuple)):
+            return self._segment([_checked(image)], output_size)[0]
+        images = [_checked(one) for one in image]
+        return [
+            result
+            for start in range(0, len(images), self.batch)
+            for result in self._segment(images[start : start + self.batch], output_size)
+        ]
 
-    def _segment(self, image: Any, output_size: Size | str | None) -> Segmentation:
-        image = _checked(image)
+    def _segment(
+        self, images: Sequence[Image], output_size: Size | str | None
+    ) -> list[Segmentation]:
         if self._follows_source:
-            followed = image.shape[:2]
+            followed = images[0].shape[:2]
             if self.info.network != EXTERNAL:
                 followed = aligned_size(followed)
             if followed != self.input_size:
                 self._open(replace(self._options, input_size=followed))
-        planes = self._run(self._fit(image))
-        if output_size is None or output_size == 'source':
-            size = image.shape[:2]
-        elif output_size == 'network':
-            size = self.input_size
-        else:
-            size = parse_size(output_size)
-        return enlarged(planes, size)
+        answers = zip(*self._run(self._fit(images)), strict=True)
+        return [
+            enlarged(planes, self._output_size(image, output_size))
+            for image, planes in zip(images, answers, strict=True)
+        ]
 
-    def _fit(self, image: Image) -> Image:
-        """Return the image at network size, `[1, h, w, 3]`."""
+    def _output_size(self, image: Image, wanted: Size | str | None) -> Size:
+        if wanted is None or wanted == 'source':
+            height, width = image.shape[:2]
+            return height, width
+        return self.input_size if wanted == 'network' else parse_size(wanted)
+
+    def _fit(self, images: Sequence[Image]) -> Image:
+        """Return the images at network size, `[N, h, w, 3]`."""
         height, width = self.input_size
-        if image.shape[:2] == (height, width):
-            return np.ascontiguousarray(image)[np.newaxis]
-        cv2.resize(image, (width, height), dst=self._fitted[0], interpolation=cv2.INTER_LINEAR)
-        return self._fitted
+        if len(images) == 1 and images[0].shape[:2] == (height, width):
+            return np.ascontiguousarray(images[0])[np.newaxis]
+        for image, fitted in zip(images, self._fitted, strict=False):
+            cv2.resize(image, (width, height), dst=fitted, interpolation=cv2.INTER_LINEAR)
+        return self._fitted[: len(images)]
 
-    def _run(self, images: Image) -> tuple[Image, Image, Image]:
+    def _run(self, images: Image) -> Planes:
         if self._backend is None:
             raise InferenceError('the segmenter is closed: load the model again')
         try:
-            labels, confidence, drivable = self._backend.run(images, self._drivable_classes)
+            planes = self._backend.run(images, self._drivable_classes)
         except Exception as error:  # whatever the library raises, the frame has no answer
             reason = ' '.join(str(error).split())[:300]
             raise InferenceError(
                 f'inference of {self.info.name} failed: {type(error).__name__}: {reason}'
             ) from error
-        broken = confidence.size - cv2.countNonZero(confidence[0])
-        if broken:
-            raise InferenceError(
-                f'the network {self.info.name} gave NaN or infinity at {broken} of '
-                f'{confidence.size} pixels: the frame has no answer'
-            )
-        return labels[0], confidence[0], drivable[0]
+        for confidence in planes.confidence:
+            broken = confidence.size - cv2.countNonZero(confidence)
+            if broken:
+                raise InferenceError(
+                    f'the network {self.info.name} gave NaN or infinity at {broken} of '
+                    f'{confidence.size} pixels: the frame has no answer'
+                )
+        return planes
 
     def _open(self, options: BackendOptions) -> None:
         self.close()
         self._options = options
         self._backend = open_backend(self._backend_name, self._source, options)
-        self._fitted: Image = np.empty((1, *options.input_size, 3), np.uint8)
+        # One that follows its images' sizes may get two of different sizes in one list.
+        self._batch = 1 if self._follows_source else self._backend.batch
+        self._fitted: Image = np.empty((self._batch, *options.input_size, 3), np.uint8)
 
     @property
     def info(self) -> ModelInfo:
@@ -197,16 +216,22 @@ class Segmenter:
         return self._options.input_size
 
     @property
+    def batch(self) -> int:
+        """The most images that go through the network together."""
+        return self._batch
+
+    @property
     def description(self) -> str:
         """Backend, version, precision, device and network size (width x height) in one line."""
         backend = self._backend.description if self._backend else 'closed'
         height, width = self.input_size
         return f'{backend} {width}x{height}'
 
-    def warm_up(self, iterations: int = 3) -> None:
-        """Run on grey images, so that the first real one is as fast as any later."""
-        for _ in range(iterations):
-            self._run(np.full((1, *self.input_size, 3), 128, np.uint8))
+    def warm_up(self, iterations: int = 3, batch: int = 1) -> None:
+        """Run on grey images, 1 to `batch` together, so that no real one is slow for being new."""
+        for number in range(1, min(batch, self.batch) + 1):
+            for _ in range(iterations):
+                self._run(np.full((number, *self.input_size, 3), 128, np.uint8))
 
     def close(self) -> None:
         """Free the model; the segmenter cannot be used afterwards."""

@@ -20,13 +20,15 @@ class BackendOptions:
     """How to run a model.
 
     `input_size` is the network size (height, width); an empty `device` is the backend's own
-    choice; `threads` None leaves the number of CPU threads to the library.
+    choice; `threads` None leaves the number of CPU threads to the library; `batch` is the most
+    images of one call, None leaves it to the backend.
     """
 
     input_size: tuple[int, int]
     device: str = ''
     precision: str = 'auto'
     threads: int | None = None
+    batch: int | None = None
 
 
 class Planes(NamedTuple):
@@ -38,7 +40,13 @@ class Planes(NamedTuple):
 
 
 class Backend(ABC):
-    """A model compiled by one library for one network size; one call at a time."""
+    """A model compiled by one library for one network size; one call at a time.
+
+    `batch` is the most images of one call. Unless the options say otherwise it is 1 where a batch
+    takes as long as its images one after another, as on a CPU: then each has its answer sooner.
+    """
+
+    batch: int
 
     @classmethod
     @abstractmethod
@@ -47,7 +55,7 @@ class Backend(ABC):
 
     @abstractmethod
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
-        """Segment images uint8 `[1, h, w, 3]` RGB of the network size, C-contiguous.
+        """Segment 1 to `batch` images uint8 `[N, h, w, 3]` RGB of the network size, C-contiguous.
 
         `drivable_classes` is float32 `[C]`, 1 for each class that counts as drivable.
         """

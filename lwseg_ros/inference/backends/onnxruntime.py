@@ -18,15 +18,15 @@ from lwseg_ros.inference.backends.base import (
 )
 from lwseg_ros.inference.model_file import ModelSource
 
-_DIMENSIONS = ('batch', 'height', 'width')
 _ONLY_ERRORS = 3
 
 
 class OnnxRuntimeBackend(Backend):
     """An ONNX Runtime session of the CPU execution provider."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, batch: int) -> None:
         self._session = session
+        self.batch = batch
 
     @classmethod
     def open(cls, source: ModelSource, options: BackendOptions) -> OnnxRuntimeBackend:
@@ -39,8 +39,12 @@ class OnnxRuntimeBackend(Backend):
         settings.log_severity_level = _ONLY_ERRORS
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
-        for name, extent in zip(_DIMENSIONS, (1, *options.input_size), strict=True):
-            settings.add_free_dimension_override_by_name(name, extent)
+        height, width = options.input_size
+        settings.add_free_dimension_override_by_name('height', height)
+        settings.add_free_dimension_override_by_name('width', width)
+        batch = options.batch or 1
+        if batch == 1:
+            settings.add_free_dimension_override_by_name('batch', 1)
         graph = require_onnx(source).onnx
         session = onnxruntime.InferenceSession(
             graph if isinstance(graph, bytes) else str(graph),
@@ -49,7 +53,7 @@ class OnnxRuntimeBackend(Backend):
         )
         classes = {value.name: value.shape for value in session.get_inputs()}['drivable_classes']
         check_classes(source, classes[0])
-        return cls(session)
+        return cls(session, batch)
 
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch."""

@@ -25,7 +25,8 @@ _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
 class OpenVinoBackend(Backend):
     """An OpenVINO model compiled for latency on one device."""
 
-    def __init__(self, compiled: openvino.CompiledModel, description: str) -> None:
+    def __init__(self, compiled: openvino.CompiledModel, description: str, batch: int) -> None:
+        self.batch = batch
         self._compiled: openvino.CompiledModel | None = compiled
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._description = description
@@ -38,7 +39,9 @@ class OpenVinoBackend(Backend):
         precision = _precision(core, device, options.precision)
         model = core.read_model(require_onnx(source).onnx)
         check_classes(source, model.input('drivable_classes').partial_shape[0].get_length())
-        model.reshape({'image': [1, *options.input_size, 3]})
+        batch = options.batch or 1
+        images = openvino.Dimension(1, batch) if batch > 1 else 1
+        model.reshape({'image': openvino.PartialShape([images, *options.input_size, 3])})
         settings: dict[str, Any] = {
             'PERFORMANCE_HINT': 'LATENCY',
             'INFERENCE_PRECISION_HINT': _HINTS[precision],
@@ -46,9 +49,8 @@ class OpenVinoBackend(Backend):
         if options.threads is not None:
             settings['INFERENCE_NUM_THREADS'] = options.threads
         version = '.'.join(openvino.__version__.split('-')[0].split('.')[:2])
-        return cls(
-            core.compile_model(model, device, settings), f'openvino {version} {precision} {device}'
-        )
+        compiled = core.compile_model(model, device, settings)
+        return cls(compiled, f'openvino {version} {precision} {device}', batch)
 
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch; the results are copied out of OpenVINO's buffers."""
