@@ -43,7 +43,7 @@ EXTRAS = {
         'ros-rcl-interfaces~=2.0.3',
     ],
     # colcon runs pytest because this extra of this name asks for it.
-    'test': ['pytest>=6.2', *SBD],
+    'test': ['pytest>=6.2', 'hypothesis>=6.100', *SBD],
     # torchmetrics is the reference that our metrics are tested against.
     'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit', 'torchmetrics>=1.0'],
 }

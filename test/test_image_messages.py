@@ -159,6 +159,7 @@ def test_odd_sizes(size):
         ('encoding', {'encoding': '32FC1'}),
         ('width', {'encoding': 'yuv422', 'width': 63}),
         ('height', {'encoding': 'nv12', 'height': 47}),
+        ('width x height', {'encoding': 'bayer_rggb8', 'width': 2}),
     ],
 )
 def test_malformed_image_names_the_field(field, fields):
@@ -169,7 +170,11 @@ def test_malformed_image_names_the_field(field, fields):
 @pytest.mark.parametrize('encoding', sorted(set(BUILDERS) - {'nv12', 'nv21'}))
 def test_one_row(encoding):
     message = _message(BUILDERS[encoding](_scene(2, 2))[:1], encoding, 1, 2)
-    assert image_from_message(message).shape == (1, 2, 3)
+    if encoding.startswith('bayer'):
+        with pytest.raises(FrameError, match='^width x height is 2x1: .* 3x3'):
+            image_from_message(message)
+    else:
+        assert image_from_message(message).shape == (1, 2, 3)
 
 
 def _compressed(extension, image, *parameters):

@@ -7,6 +7,7 @@ message's data does not justify.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,13 +24,15 @@ class Encoding(NamedTuple):
     """How the bytes of one encoding lie, and how they become RGB.
 
     `channels` bytes a pixel in the first plane; `rows` = (3, 2) when a half-size colour plane
-    follows, so data has 3/2 × height rows; `even` names the fields that must be even.
+    follows, so data has 3/2 × height rows; `even` names the fields that must be even; no side is
+    shorter than `least`.
     """
 
     channels: int
     to_rgb: Callable[[Image], Any]
     rows: tuple[int, int] = (1, 1)
     even: tuple[str, ...] = ()
+    least: int = 1
 
 
 def _cvt(code: int) -> Callable[[Image], Any]:
@@ -50,6 +53,11 @@ _GRAY16_BIG = Encoding(2, lambda pixels: _sixteen_bits_to_rgb(pixels, '>'))
 _UYVY = Encoding(2, _cvt(cv2.COLOR_YUV2RGB_UYVY), even=('width',))
 _YUYV = Encoding(2, _cvt(cv2.COLOR_YUV2RGB_YUY2), even=('width',))
 
+
+def _bayer(code: int) -> Encoding:
+    return Encoding(1, _cvt(code), least=3)  # OpenCV makes a smaller mosaic a black image
+
+
 # ROS names a Bayer pattern by the first two pixels of its first two rows, OpenCV by the second
 # and third pixel of its second row: ROS's RGGB is OpenCV's BG.
 ENCODINGS: dict[str, Encoding] = {
@@ -69,10 +77,10 @@ ENCODINGS: dict[str, Encoding] = {
     'yuyv': _YUYV,
     'nv12': Encoding(1, _cvt(cv2.COLOR_YUV2RGB_NV12), (3, 2), ('width', 'height')),
     'nv21': Encoding(1, _cvt(cv2.COLOR_YUV2RGB_NV21), (3, 2), ('width', 'height')),
-    'bayer_rggb8': Encoding(1, _cvt(cv2.COLOR_BayerBG2RGB)),
-    'bayer_bggr8': Encoding(1, _cvt(cv2.COLOR_BayerRG2RGB)),
-    'bayer_gbrg8': Encoding(1, _cvt(cv2.COLOR_BayerGR2RGB)),
-    'bayer_grbg8': Encoding(1, _cvt(cv2.COLOR_BayerGB2RGB)),
+    'bayer_rggb8': _bayer(cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr8': _bayer(cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg8': _bayer(cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg8': _bayer(cv2.COLOR_BayerGB2RGB),
 }
 """The encodings with a direct path; others go through cv_bridge where it is installed."""
 _BIG_ENDIAN = {**ENCODINGS, 'mono16': _GRAY16_BIG, '16UC1': _GRAY16_BIG}
@@ -108,8 +116,7 @@ def _raw_image(msg: Any) -> Image:
 def _pixels(msg: Any, encoding: Encoding) -> Image:
     """Return a view uint8 `[rows, W]` or `[rows, W, channels]` of the data, honouring `step`."""
     height, width, step = msg.height, msg.width, msg.step
-    if width < 1 or height < 1:
-        raise FrameError(f'width x height is {width}x{height}: an image has at least one pixel')
+    _check_size(msg, encoding.least)
     for field in encoding.even:
         if getattr(msg, field) % 2:
             raise FrameError(f'{field} is {getattr(msg, field)}: {msg.encoding} needs it even')
@@ -131,18 +138,33 @@ def _pixels(msg: Any, encoding: Encoding) -> Image:
     return pixels[..., 0] if encoding.channels == 1 else pixels
 
 
+def _check_size(msg: Any, least: int = 1) -> None:
+    if min(msg.width, msg.height) < least:
+        raise FrameError(
+            f'width x height is {msg.width}x{msg.height}: {msg.encoding} needs {least}x{least} '
+            'or more'
+        )
+
+
 def _cv_bridge_image(msg: Any) -> Image:
+    _check_size(msg)
+    about = f'encoding is {msg.encoding!r}'
     try:
         from cv_bridge import CvBridge
     except ImportError:
         raise FrameError(
-            f'encoding is {msg.encoding!r}: send one of {", ".join(ENCODINGS)}, or install '
-            'cv_bridge for others'
+            f'{about}: send one of {", ".join(ENCODINGS)}, or install cv_bridge for others'
         ) from None
     try:
         rgb: Image = CvBridge().imgmsg_to_cv2(msg, 'rgb8')
-    except Exception as error:
-        raise FrameError(f'encoding {msg.encoding!r}: cv_bridge refuses it: {error}') from None
+    except Exception as error:  # its own, NumPy's or OpenCV's
+        reason = ' '.join(str(error).split())
+        raise FrameError(f'{about}: cv_bridge refuses it: {reason}') from None
+    if rgb.shape != (msg.height, msg.width, 3):  # it does not compare step and width
+        raise FrameError(
+            f'step is {msg.step}: cv_bridge finds an image of {list(rgb.shape)} in it, not of '
+            f'{msg.width}x{msg.height} {msg.encoding} pixels'
+        )
     return rgb
 
 
@@ -173,14 +195,17 @@ def _compressed_image(msg: Any) -> Image:
     return rgb
 
 
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = 0xDA, b'\xff\xd9'
+_MAX_JPEG_SCANS = 100  # encoders write a dozen; libjpeg goes over the whole picture for each
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Return (width, height) of a JPEG that is whole, else None.
 
     libjpeg fills a cut-off picture with grey and says nothing, so the end is looked for here.
+    A JPEG has no checksum: damage between its start and its end shows in the picture only.
     """
     size = None
     at = 2
@@ -193,26 +218,31 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             height, width = (int.from_bytes(data[at + i : at + i + 2], 'big') for i in (5, 7))
             size = width, height
         if marker == _JPEG_START_OF_SCAN:
-            return size if data.find(_JPEG_END_OF_IMAGE, at) > 0 else None
+            whole = data.find(_JPEG_END_OF_IMAGE, at) > 0
+            scans = data.count(bytes((0xFF, _JPEG_START_OF_SCAN)), at)
+            return size if whole and scans <= _MAX_JPEG_SCANS else None
         at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
     return None
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) of a PNG whose chunks are whole, else None.
+    """Return (width, height) of a PNG whose chunks are whole and unchanged, else None.
 
-    OpenCV's reader allocates what a chunk's length says before it looks for the bytes.
+    OpenCV's reader allocates what a chunk's length says before it looks for the bytes, and writes
+    a line of its own to stderr for every damaged frame.
     """
-    size = None
-    at = 8
+    at = len(_PNG_SIGNATURE)
+    if data[at + 4 : at + 8] != b'IHDR':
+        return None
     while at + 12 <= len(data):
-        kind = data[at + 4 : at + 8]
-        if kind == b'IHDR':
-            width, height = (int.from_bytes(data[at + i : at + i + 4], 'big') for i in (8, 12))
-            size = width, height
-        at += 12 + int.from_bytes(data[at : at + 4], 'big')
-        if kind == b'IEND':
-            return size if at <= len(data) else None
+        end = at + 8 + int.from_bytes(data[at : at + 4], 'big')
+        checksum = int.from_bytes(data[end : end + 4], 'big')
+        if end + 4 > len(data) or zlib.crc32(memoryview(data)[at + 4 : end]) != checksum:
+            return None
+        if data[at + 4 : at + 8] == b'IEND':
+            width, height = (int.from_bytes(data[i : i + 4], 'big') for i in (16, 20))
+            return width, height
+        at = end + 4
     return None
 
 
@@ -228,5 +258,5 @@ class Compression(NamedTuple):
 # turns 1032 bytes of a grey PNG into one.
 _COMPRESSIONS = (
     Compression(b'\xff\xd8', _jpeg_size, 512),
-    Compression(b'\x89PNG\r\n\x1a\n', _png_size, 1032),
+    Compression(_PNG_SIGNATURE, _png_size, 1032),
 )
