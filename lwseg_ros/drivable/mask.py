@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import DRIVABLE_FROM, Segmentation
+from lwseg_ros.label_space import IGNORE_ID
 
 _EGO_WIDTH = 1 / 3
 _EGO_HEIGHT = 1 / 20
@@ -78,6 +79,18 @@ def drivable_mask(
 ) -> NDArray[np.uint8]:
     """Return the drivable mask of one image by itself: see `DrivableArea.update`."""
     return DrivableArea().update(segmentation, min_confidence, min_region_fraction, ego_connected)
+
+
+def surely_not_drivable(
+    segmentation: Segmentation, min_confidence: float = 0.5
+) -> NDArray[np.uint8]:
+    """Return uint8 `[H, W]`, 255 where the label is not drivable and as sure as asked, else 0."""
+    _check_share('min_confidence', min_confidence)
+    mask: NDArray[np.uint8] = ~segmentation.drivable
+    if min_confidence > 0:
+        mask &= _at_least(segmentation.confidence, 255 * min_confidence)
+    mask[segmentation.labels == IGNORE_ID] = 0
+    return mask
 
 
 def _at_least(plane: NDArray[np.uint8], threshold: float) -> NDArray[np.uint8]:
