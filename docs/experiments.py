@@ -51,7 +51,7 @@ Jobs = Annotated[int, typer.Option(help='Runs side by side, each with its share 
 def ablation(
     data_root: Root,
     out: Out = Path('runs/ablation'),
-    iterations: Iterations = 100,
+    iterations: Iterations = 150,
     jobs: Jobs = 1,
 ) -> None:
     """Which context module wins, with and without the contrastive term."""
@@ -65,7 +65,7 @@ def ablation(
                     'network': network,
                     'contrastive_weight': contrastive,
                     'contrastive_warmup': iterations // 4,
-                    'crop_size': [160, 240],
+                    'crop_size': [161, 225],
                     'batch_size': 4,
                     'initial_weights': '' if 'van' in network else 'road',
                 }
@@ -96,15 +96,14 @@ def ablation(
 def leave_one_out(
     data_root: Root,
     out: Out = Path('runs/leave_one_out'),
-    iterations: Iterations = 400,
+    iterations: Iterations = 300,
     jobs: Jobs = 1,
-    network: Annotated[str, typer.Option()] = 'lw_refinenet_mobilenet_v2_nano',
 ) -> None:
     """What the model does on a data set that it was not trained on."""
     runs = {}
     for name in ('nothing', *SETS):
         recipe = road_recipe(iterations, seed=0)
-        recipe |= {'network': network, 'crop_size': [208, 304]}
+        recipe |= {'crop_size': [193, 289], 'batch_size': 4}
         if name in SETS:
             recipe['train'] = [s for s in recipe['train'] if s['data'] != SETS[name][0]]
         runs[f'without_{name}'] = recipe
