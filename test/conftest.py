@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from models_for_tests import make_tiny_model
 
 if TYPE_CHECKING:
-    from ros_for_tests import Driver
+    from ros_for_tests import Driver, NodeProcess
 
 # Tests that run at the same time on one host must not hear each other. 1..101 is what Linux's
 # ephemeral ports leave free.
@@ -45,3 +45,23 @@ def driver() -> Iterator[Driver]:
     driver = Driver()
     yield driver
     driver.close()
+
+
+@pytest.fixture
+def start(tiny_model: Path, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+    """Return a function that starts a node process with these parameters, `__` for a dot."""
+    pytest.importorskip('rclpy')
+    from ros_for_tests import NodeProcess, node_command
+
+    nodes: list[NodeProcess] = []
+
+    def start_node(*arguments: str, **parameters: Any) -> NodeProcess:
+        given = {name.replace('__', '.'): value for name, value in parameters.items()}
+        given = {'model.path': tiny_model, 'diagnostics.period_s': 0.2, **given}
+        log = tmp_path / f'node{len(nodes)}.log'
+        nodes.append(NodeProcess(log, node_command(given, arguments)))
+        return nodes[-1]
+
+    yield start_node
+    for node in nodes:
+        node.close()

@@ -18,10 +18,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from ros_for_tests import (  # noqa: E402
     BEST_EFFORT,
     RELIABLE,
-    NodeProcess,
     compressed_message,
     image_message,
-    node_command,
     with_header,
 )
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
@@ -58,23 +56,6 @@ def _painted(labels):
 def _pixels(message):
     channels = {'mono8': (), 'rgb8': (3,)}[message.encoding]
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, *channels)
-
-
-@pytest.fixture
-def start(tiny_model, tmp_path):
-    """Return a function that starts a node process with these parameters."""
-    nodes = []
-
-    def start_node(*arguments, **parameters):
-        given = {name.replace('__', '.'): value for name, value in parameters.items()}
-        given = {'model.path': tiny_model, 'diagnostics.period_s': 0.2, **given}
-        node = NodeProcess(tmp_path / f'node{len(nodes)}.log', node_command(given, arguments))
-        nodes.append(node)
-        return node
-
-    yield start_node
-    for node in nodes:
-        node.close()
 
 
 def test_images_in_masks_out(driver, start):
