@@ -37,6 +37,7 @@ EXTRAS = {
         'ros-rclpy[fastrtps]~=7.1.6',
         'ros-std-msgs~=5.3.6',
         'ros-sensor-msgs~=5.3.6',
+        'ros-nav-msgs~=5.3.6',
         'ros-diagnostic-msgs~=5.3.6',
         'ros-std-srvs~=5.3.6',
         'ros-lifecycle-msgs~=2.0.3',

@@ -124,6 +124,8 @@ class SegmentationNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let no more frames in, nor results out; ERROR if it is done because of a fault."""
         self._stop_camera()
+        if self._outputs is not None:
+            self._outputs.withdraw()
         result = super().on_deactivate(state)
         return ERROR if self.fault else result
 

@@ -20,6 +20,8 @@ from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.overlay import colorize, overlay
+from lwseg_ros.ros.autoware_mask import autoware_ids, autoware_message
+from lwseg_ros.ros.ground_outputs import GroundOutputs
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
@@ -65,6 +67,8 @@ class Outputs:
 
     `model_space` is what the network speaks, `space` what is published, restricted to the classes
     named in `publish_classes` (all if empty). `prefix` comes before each topic's name.
+
+    LwsegError if what the parameters ask for cannot be published.
     """
 
     def __init__(
@@ -82,6 +86,12 @@ class Outputs:
         self._ids = model_space.lookup_table(space)
         self._ids[~np.isin(self._ids, [c.id for c in self._classes])] = IGNORE_ID
         self._announced: float | None = None
+        self._autoware_ids = (
+            autoware_ids(model_space) if self._value('output.autoware_mask') else None
+        )
+        self._ground = (
+            GroundOutputs(node, prefix, NEWEST, LATCHED) if self._value('ground.enable') else None
+        )
 
         def publisher(message_type: Any, name: str, qos: QoSProfile = NEWEST) -> Any:
             return node.create_lifecycle_publisher(message_type, prefix + name, qos)
@@ -94,6 +104,9 @@ class Outputs:
         self._camera_info = publisher(CameraInfo, 'camera_info')
         self._timing = publisher(DiagnosticArray, 'timing')
         self._label_info = publisher(LabelInfo, 'label_info', LATCHED) if LabelInfo else None
+        self._autoware_mask: Any = (
+            publisher(Image, 'autoware_mask') if self._autoware_ids is not None else None
+        )
         self._gray = [ReusedImage('mono8') for _ in range(3)]
         self._rgb = [ReusedImage('rgb8') for _ in range(2)]
 
@@ -108,9 +121,12 @@ class Outputs:
             self._camera_info,
             self._timing,
             self._label_info,
+            self._autoware_mask,
         ):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
+        if self._ground is not None:
+            self._ground.destroy()
 
     def announce(self) -> None:
         """Publish `label_info`, if vision_msgs is there: on activation and on change."""
@@ -140,7 +156,7 @@ class Outputs:
         min_confidence = self._value('output.min_confidence')
         if min_confidence != self._announced:
             self.announce()
-        mask = self.mask(segmentation, min_confidence)
+        mask = _sure_ids(segmentation, self._ids, min_confidence)
         self._mask.publish(self._gray[0].fill(header, mask))
         self._confidence.publish(self._gray[1].fill(header, segmentation.confidence))
         self._drivable_mask.publish(self._gray[2].fill(header, drivable))
@@ -153,6 +169,17 @@ class Outputs:
         if camera_info is not None and self._camera_info.get_subscription_count():
             height, width = mask.shape
             self._camera_info.publish(scaled_camera_info(camera_info, header, width, height))
+        size = image.shape[:2]
+        if self._autoware_ids is not None and self._autoware_mask.get_subscription_count():
+            ids = _sure_ids(segmentation, self._autoware_ids, min_confidence)
+            self._autoware_mask.publish(autoware_message(header, ids, size))
+        if self._ground is not None:
+            self._ground.publish(header, size, segmentation, drivable, camera_info)
+
+    def withdraw(self) -> None:
+        """Take back what late subscribers would still get: call it before deactivating."""
+        if self._ground is not None:
+            self._ground.withdraw()
 
     def publish_timing(self, header: Any, times_ms: Mapping[str, float]) -> None:
         """Publish the stage times of one frame, in milliseconds by name."""
@@ -161,19 +188,22 @@ class Outputs:
             status = DiagnosticStatus(name=f'{self._node.get_name()}: timing', values=values)
             self._timing.publish(DiagnosticArray(header=header, status=[status]))
 
-    def mask(self, segmentation: Segmentation, min_confidence: float) -> NDArray[np.uint8]:
-        """Return the published ids uint8 `[H, W]`: 255 where unlabelled or not confident."""
-        mask: Any = cv2.LUT(segmentation.labels, self._ids)
-        least = math.ceil(min_confidence * 255)
-        if least > 0:
-            unsure = cv2.threshold(
-                segmentation.confidence, least - 1, IGNORE_ID, cv2.THRESH_BINARY_INV
-            )[1]
-            cv2.bitwise_or(mask, unsure, dst=mask)
-        return mask
-
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
+
+
+def _sure_ids(
+    segmentation: Segmentation, table: NDArray[np.uint8], min_confidence: float
+) -> NDArray[np.uint8]:
+    """Return the labels by the table, uint8 `[H, W]`: 255 where unlabelled or not confident."""
+    ids: Any = cv2.LUT(segmentation.labels, table)
+    least = math.ceil(min_confidence * 255)
+    if least > 0:
+        unsure = cv2.threshold(
+            segmentation.confidence, least - 1, IGNORE_ID, cv2.THRESH_BINARY_INV
+        )[1]
+        cv2.bitwise_or(ids, unsure, dst=ids)
+    return ids
 
 
 def published_space(model_space: LabelSpace, name_or_path: str) -> LabelSpace:

@@ -192,6 +192,12 @@ PARAMETERS = (
         range=(0.0, 1.0),
     ),
     NodeParameter(
+        'output.autoware_mask',
+        False,
+        "Offer ~/autoware_mask: Autoware's ids, in its run-length code.",
+        UNCONFIGURED,
+    ),
+    NodeParameter(
         'drivable.min_confidence',
         0.5,
         'Pixels below this confidence are never drivable.',
@@ -219,6 +225,47 @@ PARAMETERS = (
         'that.',
         LIVE,
         range=(0.0, 1.0),
+    ),
+    NodeParameter(
+        'ground.enable',
+        False,
+        'Offer ~/drivable_grid, ~/drivable_points and ~/obstacle_points, on flat ground.',
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'ground.camera_height',
+        0.0,
+        'Metres of the camera above the ground; 0: not given.',
+        UNCONFIGURED,
+        range=(0.0, 100.0),
+    ),
+    NodeParameter(
+        'ground.camera_pitch',
+        0.0,
+        'Radians by which the camera looks down; negative: up.',
+        UNCONFIGURED,
+        range=(-1.6, 1.6),
+    ),
+    NodeParameter(
+        'ground.frame',
+        'base_link',
+        'Frame of the ground outputs, its origin on the ground below the camera, x where the '
+        'camera looks; {camera} in it stands for the name of the camera.',
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'ground.resolution',
+        0.1,
+        'Side of a cell in metres.',
+        UNCONFIGURED,
+        range=(0.01, 10.0),
+    ),
+    NodeParameter(
+        'ground.extent',
+        20.0,
+        'Metres that the grid reaches ahead, and half of that to each side.',
+        UNCONFIGURED,
+        range=(0.1, 1000.0),
     ),
     NodeParameter(
         'autostart',
