@@ -92,7 +92,7 @@ class Driver:
         self.node = rclpy.create_node('driver', context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.diagnostics: dict[str, str] = {}
+        self.statuses: dict[str, dict[str, str]] = {target: {}}
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnostics, ALL)
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class Driver:
         """Spin until the condition holds; fail, saying what was awaited, after the deadline."""
         end = time.monotonic() + DEADLINE_S
         while not condition():
-            assert time.monotonic() < end, f'in vain: {what}; diagnostics {self.diagnostics}'
+            assert time.monotonic() < end, f'in vain: {what}; diagnostics {self.statuses}'
             self.executor.spin_once(timeout_sec=0.05)
 
     def collect(self, message_type: Any, topic: str, qos: QoSProfile = ALL) -> list[Any]:
@@ -138,6 +138,11 @@ class Driver:
         return self.call(ChangeState, 'change_state', request).success
 
     @property
+    def diagnostics(self) -> dict[str, str]:
+        """What the node last said of its only camera."""
+        return self.statuses[self.target]
+
+    @property
     def state(self) -> str:
         """The lifecycle state of the node."""
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label
@@ -150,26 +155,29 @@ class Driver:
         )
         return answer.results[0].successful, answer.results[0].reason
 
-    def counts(self) -> dict[str, int]:
-        """Return the node's counts once no frame is in progress."""
-        self.diagnostics.clear()
-        self.spin_until(lambda: self._settled(), 'received = processed + dropped + refused')
-        return {
-            key.removeprefix('frames '): int(value)
-            for key, value in self.diagnostics.items()
-            if key.startswith('frames ')
-        }
+    def counts(self, camera: str = '') -> dict[str, int]:
+        """Return the counts of a camera once no frame is in progress."""
+        place = f'{self.target}/{camera}'.rstrip('/')
+        self.statuses[place] = {}
+        counts: dict[str, int] = {}
 
-    def _settled(self) -> bool:
-        number = {k: int(v) for k, v in self.diagnostics.items() if k.startswith('frames ')}
-        return bool(number) and number['frames received'] == sum(
-            number[f'frames {what}'] for what in ('processed', 'dropped', 'refused')
-        )
+        def settled() -> bool:
+            counts.update(
+                (key.removeprefix('frames '), int(value))
+                for key, value in self.statuses[place].items()
+                if key.startswith('frames ')
+            )
+            return bool(counts) and counts['received'] == sum(
+                counts[what] for what in ('processed', 'dropped', 'refused')
+            )
+
+        self.spin_until(settled, 'received = processed + dropped + refused')
+        return counts
 
     def _diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.hardware_id == self.target:
-                self.diagnostics = {
+            if status.hardware_id.startswith(self.target):
+                self.statuses[status.hardware_id] = {
                     'level': str(status.level[0]),
                     'message': status.message,
                     **{value.key: value.value for value in status.values},

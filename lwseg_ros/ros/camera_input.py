@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from lwseg_ros.ros.frame_slot import FrameSlot
+from lwseg_ros.ros.frame_slot import FrameSlots
 from lwseg_ros.ros.publisher_match import MiddlewareEvents, reliability_to_ask, why_no_frames
 
 TRANSPORTS = {
@@ -55,30 +54,29 @@ class FrameCounts:
 
 
 class CameraInput:
-    """Subscribes to one camera while it is open, and keeps its newest frame in `slot`.
+    """Subscribes to one camera while it is open, and keeps its newest frame in `slots`.
 
     `camera_info` is its newest calibration, None as long as there is none.
 
-    `reliability` and `max_rate_hz` return the parameters' present values. Nothing is subscribed
-    before a publisher is seen: then the quality of service can be the publisher's own.
+    Its topics begin with `prefix`, its place in `slots` has the name `camera`. Nothing is
+    subscribed before a publisher is seen: then the quality of service can be the publisher's own.
     """
 
     def __init__(
         self,
         node: Node,
-        transport: str,
-        reliability: Callable[[], str],
-        max_rate_hz: Callable[[], float],
+        camera: str,
+        prefix: str,
         counts: FrameCounts,
-        prefix: str = '',
+        slots: FrameSlots[Frame],
     ) -> None:
         self._node = node
-        self._type, suffix, self._type_name = TRANSPORTS[transport]
+        self._camera = camera
+        self._slots = slots
+        self._type, suffix, self._type_name = TRANSPORTS[self._value('input.transport')]
         # As image_transport does it, a remapping of `image` moves `image/compressed` with it.
         image = node.resolve_topic_name(prefix + 'image')
         self.topic = node.resolve_topic_name(image + suffix)
-        self._reliability = reliability
-        self._max_rate_hz = max_rate_hz
         self._counts = counts
         self._subscription: Any = None
         self._asked: ReliabilityPolicy | None = None
@@ -86,7 +84,6 @@ class CameraInput:
         self._next_frame = 0.0
         self._paused = False
         self.last_frame = time.monotonic()
-        self.slot: FrameSlot[Frame] = FrameSlot()
         self.camera_info: CameraInfo | None = None
         self._camera_info_subscription = node.create_subscription(
             CameraInfo,
@@ -105,7 +102,7 @@ class CameraInput:
         if self._paused:
             return
         publishers = self._node.get_publishers_info_by_topic(self.topic)
-        wanted = reliability_to_ask(publishers, self._type_name, self._reliability())
+        wanted = reliability_to_ask(publishers, self._type_name, self._value('input.reliability'))
         if wanted is None or (self._subscription is not None and wanted == self._asked):
             return
         if self._subscription is None:
@@ -121,7 +118,7 @@ class CameraInput:
         """Unsubscribe and drop the frame that waits, until `resume`."""
         self._paused = True
         self._unsubscribe()
-        self._counts.add('dropped: stopped', self.slot.clear())
+        self._counts.add('dropped: stopped', self._slots.clear(self._camera))
 
     def resume(self) -> None:
         """Take frames again."""
@@ -129,10 +126,9 @@ class CameraInput:
         self.match_publisher()
 
     def close(self) -> None:
-        """Pause for ever, and let the one who takes frames end."""
+        """Pause for ever."""
         self.pause()
         self._node.destroy_subscription(self._camera_info_subscription)
-        self.slot.close()
 
     @property
     def silent_s(self) -> float:
@@ -162,7 +158,7 @@ class CameraInput:
         self._counts.add('received')
         if not self._is_due(now):
             self._counts.add('dropped: rate limit')
-        elif not self.slot.put(Frame(message, now)):
+        elif not self._slots.put(self._camera, Frame(message, now)):
             self._counts.add('dropped: newer frame')
 
     def _receive_camera_info(self, message: CameraInfo) -> None:
@@ -170,13 +166,16 @@ class CameraInput:
 
     def _is_due(self, now: float) -> bool:
         """Tell whether a frame at this time keeps the mean rate below the limit."""
-        limit = self._max_rate_hz()
+        limit = self._value('input.max_rate_hz')
         if limit <= 0:
             return True
         if now < self._next_frame:
             return False
         self._next_frame = max(self._next_frame, now - 0.5 / limit) + 1 / limit
         return True
+
+    def _value(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
 
     def _unsubscribe(self) -> None:
         if self._subscription is not None:

@@ -1,7 +1,8 @@
 """The ROS 2 node: camera images in, label image and drivable mask out.
 
-Three threads: the executor receives frames and runs the lifecycle (this file), the worker decodes,
-infers and publishes (worker.py), and a watcher ends the process when a signal asks for it.
+The executor's thread runs the lifecycle (this file) and receives frames (camera_input.py), which
+wait, one of each camera (frame_slot.py), for the worker's thread: it decodes, infers and publishes
+(worker.py, outputs.py). A third thread ends the process when a signal asks for it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from std_srvs.srv import SetBool
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.camera_input import CameraInput, FrameCounts
+from lwseg_ros.ros.bond import ManagerBond
+from lwseg_ros.ros.camera import Camera
 from lwseg_ros.ros.diagnostics import Diagnostics
-from lwseg_ros.ros.outputs import HAS_VISION_MSGS, Outputs, published_space
+from lwseg_ros.ros.outputs import HAS_VISION_MSGS, published_space
 from lwseg_ros.ros.parameters import chosen, declare_parameters
 from lwseg_ros.ros.stop_signals import StopSignals
 from lwseg_ros.ros.transport import apply_large_image_profile
@@ -65,7 +67,7 @@ def _logged(transition: Transition) -> Transition:
 
 
 class SegmentationNode(LifecycleNode):
-    """Segments the newest image of a camera, with one model, while the node is active.
+    """Segments the newest images of its cameras, with one model, while the node is active.
 
     `fault` says why the node is not working, and is empty while nothing is wrong.
     """
@@ -74,12 +76,12 @@ class SegmentationNode(LifecycleNode):
         super().__init__('segmentation', **kwargs)
         self.fault = ''
         self._segmenter: Segmenter | None = None
-        self._outputs: Outputs | None = None
-        self._camera: CameraInput | None = None
         self._worker: Worker | None = None
+        self._cameras: list[Camera] = []
         self._enabled = True
-        self._counts = FrameCounts()
+        self._bond = ManagerBond(self)
         declare_parameters(self, lambda: self._segmenter is not None)
+        self._name_cameras()
         self._diagnostics = Diagnostics(self)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self._answer_impossible_transitions()
@@ -103,6 +105,7 @@ class SegmentationNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and warm it up; FAILURE, with one sentence logged, if that cannot be."""
         self.fault = ''
+        self._name_cameras()
         try:
             self._load()
         except Exception:
@@ -117,15 +120,15 @@ class SegmentationNode(LifecycleNode):
         if self.is_busy:
             raise LwsegError('the inference of before is still running: activate again later')
         result = super().on_activate(state)
-        self._start_camera()
+        self._start()
         return result
 
     @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let no more frames in, nor results out; ERROR if it is done because of a fault."""
-        self._stop_camera()
-        if self._outputs is not None:
-            self._outputs.withdraw()
+        self._stop()
+        for camera in self._cameras:
+            camera.withdraw()
         result = super().on_deactivate(state)
         return ERROR if self.fault else result
 
@@ -148,6 +151,11 @@ class SegmentationNode(LifecycleNode):
         self.release()
         return super().on_error(state)
 
+    def _name_cameras(self) -> None:
+        names = chosen(self._value('cameras')) or ['']
+        if names != [camera.name for camera in self._cameras]:
+            self._cameras = [Camera(self, name) for name in names]
+
     def _load(self) -> None:
         size = self._value('model.input_size')
         segmenter = self._segmenter = Segmenter.load(
@@ -157,78 +165,66 @@ class SegmentationNode(LifecycleNode):
             precision=self._value('model.precision'),
             input_size=None if size == 'model' else size,
             drivable_classes=chosen(self._value('label_space.drivable_classes')) or None,
+            batch=self._value('model.max_batch') or None,
         )
-        segmenter.warm_up(self._value('model.warmup_iterations'))
+        segmenter.warm_up(self._value('model.warmup_iterations'), len(self._cameras))
         space = published_space(segmenter.label_space, self._value('label_space.path'))
-        self._outputs = Outputs(
-            self, segmenter.label_space, space, chosen(self._value('label_space.publish_classes'))
-        )
+        classes = chosen(self._value('label_space.publish_classes'))
+        for camera in self._cameras:
+            camera.configure(segmenter.label_space, space, classes)
         self.get_logger().info(f'model {segmenter.info.name} on {segmenter.description}')
         if not HAS_VISION_MSGS:
             self.get_logger().warning('vision_msgs is not installed: no ~/label_info for Nav2')
 
     def release(self) -> None:
         """Undo configure and activate, as far as they came."""
-        self._stop_camera()
-        if self._outputs is not None:
-            self._outputs.destroy()
-            self._outputs = None
+        self._stop()
+        for camera in self._cameras:
+            camera.cleanup()
         if self._segmenter is not None and not self.is_busy:
             self._segmenter.close()
         self._segmenter = None
 
-    def _start_camera(self) -> None:
-        segmenter, outputs = self._segmenter, self._outputs
-        if segmenter is None or outputs is None:
-            raise LwsegError('the node is not configured: configure it first')
-        outputs.announce()
-        self._camera = CameraInput(
-            self,
-            self._value('input.transport'),
-            lambda: self._value('input.reliability'),
-            lambda: self._value('input.max_rate_hz'),
-            self._counts,
-        )
-        self._worker = Worker(self, self._camera, segmenter, outputs, self._counts)
-        if self._enabled:
-            self._camera.match_publisher()
-        else:
-            self._camera.pause()
+    def _start(self) -> None:
+        assert self._segmenter is not None
+        self._worker = Worker(self, self._segmenter, self._cameras)
+        for camera in self._cameras:
+            camera.activate(self._worker.slots)
+            camera.enable(self._enabled)
+        if self._value('bond'):
+            self._bond.form()
 
-    def _stop_camera(self) -> None:
-        if self._camera is None or self._worker is None:
-            return
-        self._camera.close()
-        self._camera = None
-        self._worker.join()
+    def _stop(self) -> None:
+        self._bond.end()
+        for camera in self._cameras:
+            camera.deactivate()
+        if self._worker is not None:
+            self._worker.stop()
+            if not self.is_busy:
+                self._worker = None
 
     def _watch(self) -> None:
-        """Follow the publishers of the camera; leave the active state after a fault."""
-        if self._camera is None or self._worker is None:
-            return
-        if self._worker.fault:
+        """Follow the publishers of the cameras; leave the active state after a fault."""
+        for camera in self._cameras:
+            if camera.input is not None:
+                camera.input.match_publisher()
+        if self._worker is not None and self._worker.fault:
             self.fault = self._worker.fault
             self.trigger_deactivate()
-        else:
-            self._camera.match_publisher()
 
     def _diagnose(self) -> None:
-        times_ms = self._worker.times_ms if self._worker is not None else {}
         about = {}
         if self._segmenter is not None:
             about = {'model': self._segmenter.info.name, 'backend': self._segmenter.description}
-        self._diagnostics.publish(self.fault, self._camera, self._counts, times_ms, about)
+        self._diagnostics.publish(self.fault, self._cameras, about)
 
     # Services
 
     def _on_enable(self, request: Any, response: Any) -> Any:
-        """Subscribe to the camera or unsubscribe: a disabled node costs nothing."""
+        """Subscribe to the cameras or unsubscribe: a disabled node costs nothing."""
         self._enabled = request.data
-        if self._camera is not None:
-            if self._enabled:
-                self._camera.resume()
-            else:
-                self._camera.pause()
+        for camera in self._cameras:
+            camera.enable(self._enabled)
         response.success = True
         response.message = 'enabled' if self._enabled else 'disabled'
         return response

@@ -24,11 +24,16 @@ AT_START = 'read once, at start'
 UNCONFIGURED = 'read-only while the node is configured'
 LIVE = 'live: acts on the next frame'
 
+_NAME = re.compile(r'[A-Za-z](_?[A-Za-z0-9])*')
 _SIZE = re.compile(r'[1-9]\d{0,3}x[1-9]\d{0,3}')
 
 
 class NodeParameter(NamedTuple):
-    """One parameter. `choices` are texts, or `WIDTHxHEIGHT` for a size; `range` is inclusive."""
+    """One parameter.
+
+    `choices` are texts, or `WIDTHxHEIGHT` for a size; `range` is inclusive; `names` says that a
+    list holds different names fit for topics.
+    """
 
     name: str
     default: Any
@@ -36,19 +41,25 @@ class NodeParameter(NamedTuple):
     changes: str
     choices: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
+    names: bool = False
 
     @property
     def wanted(self) -> str:
         """Return what values are right, in words."""
         if self.choices:
             return 'one of ' + ', '.join(self.choices)
+        if self.names:
+            return 'a list of different names: a letter, then letters, digits and single _'
         kind = _TYPES[type(self.default)][1]
         return (
             kind if self.range is None else f'{kind} from {self.range[0]:g} to {self.range[1]:g}'
         )
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether a value of the right type is one of the choices."""
+        """Tell whether a value of the right type is one of the choices, or a list of names."""
+        if self.names:
+            names = chosen(value)
+            return len(set(names)) == len(names) and all(map(_NAME.fullmatch, names))
         return (
             not self.choices
             or value in self.choices
@@ -116,6 +127,14 @@ PARAMETERS = (
         choices=('model', 'source', 'WIDTHxHEIGHT'),
     ),
     NodeParameter(
+        'model.max_batch',
+        0,
+        'The most frames that go through the network together, when those of several cameras '
+        'wait; 0: as many as are faster together, on a CPU 1.',
+        UNCONFIGURED,
+        range=(0, 64),
+    ),
+    NodeParameter(
         'model.warmup_iterations',
         2,
         'Inferences run before the node is configured, so that the first frame is not slow.',
@@ -140,6 +159,14 @@ PARAMETERS = (
         [''],
         "Names of the model's classes that are drivable. Empty: those its label space marks.",
         UNCONFIGURED,
+    ),
+    NodeParameter(
+        'cameras',
+        [''],
+        'Names of the cameras that share the model: each has its topics, such as `front/image` '
+        'and `~/front/mask`. Empty: one camera without a name.',
+        UNCONFIGURED,
+        names=True,
     ),
     NodeParameter(
         'input.transport',
@@ -272,6 +299,12 @@ PARAMETERS = (
         True,
         'Configure and activate at start; false leaves it to a lifecycle manager.',
         AT_START,
+    ),
+    NodeParameter(
+        'bond',
+        True,
+        "Form a bond with nav2's lifecycle manager while active, if bondpy is installed.",
+        UNCONFIGURED,
     ),
     NodeParameter(
         'diagnostics.period_s',

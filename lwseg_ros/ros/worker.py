@@ -1,54 +1,48 @@
-"""The way of a frame: decode, infer, publish, in a thread that always takes the newest one."""
+"""The way of a frame: decode, infer, publish, in a thread that always takes the newest ones."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.time import Time
 
-from lwseg_ros.drivable.mask import DrivableArea
-from lwseg_ros.errors import FrameError, LwsegError
-from lwseg_ros.inference.segmenter import Segmenter
-from lwseg_ros.ros.camera_input import CameraInput, Frame, FrameCounts
+from lwseg_ros.errors import FrameError, InferenceError, LwsegError
+from lwseg_ros.inference.segmenter import Segmentation, Segmenter
+from lwseg_ros.ros.camera import Camera
+from lwseg_ros.ros.camera_input import Frame
+from lwseg_ros.ros.frame_slot import FrameSlots
 from lwseg_ros.ros.image_messages import image_from_message
-from lwseg_ros.ros.outputs import Outputs
 
 MAX_FAILURES_IN_A_ROW = 5
 """Inferences that fail one after another before the worker gives up (our choice)."""
 
 STOP_GRACE_S = 0.4
-LOG_PERIOD_S = 5.0
 
 
 class Worker:
-    """Turns one camera's frames into outputs until the camera is closed.
+    """Turns the frames that come to `slots` into outputs of their cameras, until `stop`.
 
-    `fault` is empty until the worker gives up, and then says why. `times_ms` are the stage times
-    of the last frame, in milliseconds by name. `counts` learns what became of every frame taken.
+    Frames that wait together go through the network together, as many as the segmenter takes.
+    `fault` is empty until the worker gives up, and then says why.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        camera: CameraInput,
-        segmenter: Segmenter,
-        outputs: Outputs,
-        counts: FrameCounts,
-    ) -> None:
+    def __init__(self, node: Node, segmenter: Segmenter, cameras: Sequence[Camera]) -> None:
         self.fault = ''
-        self.times_ms: dict[str, float] = {}
+        self.slots: FrameSlots[Frame] = FrameSlots()
         self._node = node
-        self._camera = camera
-        self._segmenter = segmenter
-        self._outputs = outputs
-        self._counts = counts
+        self._cameras = {camera.name: camera for camera in cameras}
         self._failures_in_a_row = 0
-        self._drivable_area = DrivableArea()
-        self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
+        # The thread alone holds the model: it is free when both the node and the thread let go.
+        self._thread = threading.Thread(
+            target=self._run, args=(segmenter,), name='inference', daemon=True
+        )
         self._thread.start()
 
     @property
@@ -56,78 +50,108 @@ class Worker:
         """Whether the thread has not ended, be it that an inference takes long."""
         return self._thread.is_alive()
 
-    def join(self) -> None:
-        """Wait for the end after the camera is closed, but no longer than the grace period.
+    def stop(self) -> None:
+        """Take no more frames, and wait for the end, but no longer than the grace period.
 
         An inference cannot be interrupted: one that takes longer ends later, without a result.
         """
+        for name in self.slots.close():
+            self._cameras[name].counts.add('dropped: stopped')
         self._thread.join(STOP_GRACE_S)
 
-    def _run(self) -> None:
-        while not self.fault and (frame := self._camera.slot.take()) is not None:
-            try:
-                outcome = self._process(frame)
-            except FrameError as error:
-                outcome = 'refused'
-                self._complain(f'frame refused: {error}')
-            except Exception as error:
-                outcome = 'dropped: inference failed'
-                self._fail(error)
-            if outcome != 'processed':
-                self._drivable_area.forget()
-            self._counts.add(outcome)
+    def _run(self, segmenter: Segmenter) -> None:
+        while not self.fault and (taken := self.slots.take(segmenter.batch)):
+            frames = []
+            for name, frame in taken:
+                with self._accounted(self._cameras[name]):
+                    frames.append(self._decode(self._cameras[name], frame))
+            segmentations = self._together(segmenter, frames)
+            for frame, segmentation in zip(frames, segmentations, strict=True):
+                with self._accounted(frame.camera):
+                    self._answer(frame, segmentation or self._alone(segmenter, frame))
 
-    def _process(self, frame: Frame) -> str:
-        """Answer one frame; return what became of it."""
+    @contextlib.contextmanager
+    def _accounted(self, camera: Camera) -> Iterator[None]:
+        """Count a frame that ends here without an answer, and keep nothing of those before it."""
+        try:
+            yield
+            return
+        except _DroppedError as dropped:
+            outcome = f'dropped: {dropped}'
+        except FrameError as error:
+            outcome = 'refused'
+            camera.complain(f'frame refused: {error}')
+        except Exception as error:
+            outcome = 'dropped: stopped' if self.slots.is_closed else 'dropped: inference failed'
+            if not self.slots.is_closed:
+                self._fail(camera, error)
+        camera.drivable_area.forget()
+        camera.counts.add(outcome)
+
+    def _decode(self, camera: Camera, frame: Frame) -> _DecodedFrame:
         header = frame.message.header
         times = _StageTimes(frame.received)
         times.end('wait')
-        if 0 < self._value('input.max_age_ms') < self._age_ms(header):
-            return 'dropped: too old'
-
+        if camera.ages.has_jumped_back(header.stamp):
+            camera.drivable_area.forget()
+        age_ms, max_age_ms = camera.ages.age_ms(header.stamp), self._value('input.max_age_ms')
+        if 0 < max_age_ms < age_ms:
+            camera.complain(
+                f'frame dropped: it is {age_ms:.0f} ms old, input.max_age_ms is {max_age_ms:g}'
+            )
+            raise _DroppedError('too old')
         image = image_from_message(frame.message)
         times.end('decode')
+        return _DecodedFrame(camera, header, image, times)
 
-        segmentation = self._segmenter(image, output_size=self._value('output.size'))
-        drivable = self._drivable_area.update(
+    def _together(
+        self, segmenter: Segmenter, frames: Sequence[_DecodedFrame]
+    ) -> Sequence[Segmentation | None]:
+        """Return the segmentations; None for each if there is but one, or one spoils the batch."""
+        if len(frames) > 1:
+            with contextlib.suppress(InferenceError):
+                return segmenter([f.image for f in frames], self._value('output.size'))
+        return [None] * len(frames)
+
+    def _alone(self, segmenter: Segmenter, frame: _DecodedFrame) -> Segmentation:
+        return segmenter(frame.image, self._value('output.size'))
+
+    def _answer(self, frame: _DecodedFrame, segmentation: Segmentation) -> None:
+        camera, header, image, times = frame
+        drivable = camera.drivable_area.update(
             segmentation,
             self._value('drivable.min_confidence'),
             self._value('drivable.min_region_fraction'),
             self._value('drivable.ego_connected'),
             self._value('drivable.hysteresis'),
         )
-        self._failures_in_a_row = 0
         times.end('infer')
 
-        if not self._camera.is_open:
-            return 'dropped: stopped'
-        self._outputs.publish(header, image, segmentation, drivable, self._camera.camera_info)
+        source, outputs = camera.input, camera.outputs
+        if source is None or not source.is_open or outputs is None:
+            raise _DroppedError('stopped')
+        outputs.publish(header, image, segmentation, drivable, source.camera_info)
         times.end('publish')
-        self.times_ms = {**times.ms, 'age': self._age_ms(header)}
-        self._outputs.publish_timing(header, self.times_ms)
-        return 'processed'
+        camera.times_ms = {**times.ms, 'age': camera.ages.age_ms(header.stamp)}
+        outputs.publish_timing(header, camera.times_ms)
+        camera.trouble = ''
+        camera.counts.add('processed')
+        self._failures_in_a_row = 0
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, camera: Camera, error: Exception) -> None:
         what = str(error) or type(error).__name__
         where = '' if isinstance(error, LwsegError) else f'\n{traceback.format_exc()}'
-        self._complain(f'frame dropped: {what}{where}')
+        camera.complain(f'frame dropped: {what}{where}')
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             self.fault = f'{self._failures_in_a_row} inferences in a row failed: {what}'
 
-    def _age_ms(self, header: Any) -> float:
-        """Return the age of a stamp; 0 if it is unknown or time has jumped back."""
-        clock = self._node.get_clock()
-        stamp = Time.from_msg(header.stamp, clock_type=clock.clock_type)
-        if not stamp.nanoseconds:
-            return 0.0
-        return max(0.0, (clock.now() - stamp).nanoseconds / 1e6)
-
-    def _complain(self, sentence: str) -> None:
-        self._node.get_logger().error(sentence, throttle_duration_sec=LOG_PERIOD_S)
-
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
+
+
+class _DroppedError(Exception):
+    """A frame gets no answer, though nothing is wrong with it; the message is the reason."""
 
 
 class _StageTimes:
@@ -141,3 +165,10 @@ class _StageTimes:
         now = time.monotonic()
         self.ms[stage] = (now - self._last) * 1e3
         self._last = now
+
+
+class _DecodedFrame(NamedTuple):
+    camera: Camera
+    header: Any
+    image: NDArray[np.uint8]
+    times: _StageTimes
