@@ -174,7 +174,9 @@ class SegmentationNode(LifecycleNode):
             camera.configure(segmenter.label_space, space, classes)
         self.get_logger().info(f'model {segmenter.info.name} on {segmenter.description}')
         if not HAS_VISION_MSGS:
-            self.get_logger().warning('vision_msgs is not installed: no ~/label_info for Nav2')
+            self.get_logger().warning(
+                'vision_msgs is not installed: no ~/label_info for Nav2', once=True
+            )
 
     def release(self) -> None:
         """Undo configure and activate, as far as they came."""
