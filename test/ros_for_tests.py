@@ -93,6 +93,8 @@ class Driver:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.statuses: dict[str, dict[str, str]] = {target: {}}
+        self.stamp_s = 0
+        """The node's time, in whole seconds, when it last spoke."""
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnostics, ALL)
 
     def close(self) -> None:
@@ -177,6 +179,7 @@ class Driver:
     def _diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.hardware_id.startswith(self.target):
+                self.stamp_s = message.header.stamp.sec
                 self.statuses[status.hardware_id] = {
                     'level': str(status.level[0]),
                     'message': status.message,

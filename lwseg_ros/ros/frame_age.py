@@ -26,8 +26,11 @@ class FrameAges:
 
     def has_jumped_back(self, stamp: Any) -> bool:
         """Tell whether this frame's stamp lies before that of the frame before."""
-        newest, self._newest = self._newest, _nanoseconds(stamp)
-        if not 0 < self._newest < newest:
+        stamp_ns = _nanoseconds(stamp)
+        if stamp_ns <= 0:
+            return False
+        newest, self._newest = self._newest, stamp_ns
+        if stamp_ns >= newest:
             return False
         if self._clock.ros_time_is_active:
             self._unknown_until = time.monotonic() + CLOCK_FOLLOWS_S

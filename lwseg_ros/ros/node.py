@@ -281,8 +281,12 @@ def main(args: list[str] | None = None) -> int:
                 node.destroy_node()
             if rclpy.ok():
                 rclpy.shutdown()
-            if node is not None and node.is_busy:
-                os._exit(0)  # the interpreter must not be taken from under a running inference
+            if stop.done() or (node is not None and node.is_busy):
+                # Python's own end takes seconds on a busy machine, and a running inference must
+                # not have the interpreter taken from under it.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
     return 0
 
 

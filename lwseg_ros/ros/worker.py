@@ -62,9 +62,10 @@ class Worker:
     def _run(self, segmenter: Segmenter) -> None:
         while not self.fault and (taken := self.slots.take(segmenter.batch)):
             frames = []
-            for name, frame in taken:
-                with self._accounted(self._cameras[name]):
-                    frames.append(self._decode(self._cameras[name], frame))
+            for name, newest in taken:
+                camera = self._cameras[name]
+                with self._accounted(camera):
+                    frames.append(self._decode(camera, newest))
             segmentations = self._together(segmenter, frames)
             for frame, segmentation in zip(frames, segmentations, strict=True):
                 with self._accounted(frame.camera):
