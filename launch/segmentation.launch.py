@@ -1,17 +1,22 @@
-"""Start the segmentation node for one camera: `image:=/camera/image_raw` says which."""
+"""Start the segmentation node: `image:=/camera/image_raw`, or several cameras and one model."""
 
 import os
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription
 from lwseg_ros.ros.transport import apply_large_image_profile
 from lwseg_ros.share import config_file
 
 ARGUMENTS = {
-    'image': ('image', "the camera's image topic; camera_info is taken from beside it"),
+    'cameras': ('', 'camera names, as front,left; empty: as in params_file'),
+    'image': (
+        '',
+        'image topic; of several cameras one each, or one with {camera} for the name, as '
+        '/{camera}/image_raw; camera_info is taken from beside it; empty: image, or NAME/image',
+    ),
     'model': ('', 'name of a shipped model or path of a model file; empty: as in params_file'),
     'backend': ('', 'auto, openvino, onnxruntime or torch; empty: as in params_file'),
     'transport': ('', 'raw or compressed; empty: as in params_file'),
@@ -19,6 +24,7 @@ ARGUMENTS = {
     'params_file': (str(config_file('segmentation.param.yaml')), 'file of node parameters'),
     'namespace': ('', 'namespace of the node'),
     'use_sim_time': ('false', 'take the time from /clock'),
+    'respawn': ('false', 'start the node again when it ends'),
 }
 
 
@@ -35,7 +41,9 @@ def generate_launch_description():
 
 def _start(context: LaunchContext):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    cameras = _names(given['cameras'])
     overrides = {
+        'cameras': cameras,
         'model.path': given['model'],
         'model.backend': given['backend'],
         'input.transport': given['transport'],
@@ -44,20 +52,38 @@ def _start(context: LaunchContext):
     for name in ('autostart', 'use_sim_time'):
         if given[name]:
             parameters[name] = _boolean(name, given[name])
-    camera, _, _ = given['image'].rpartition('/')
-    node = Node(
+    node = LifecycleNode(
         package='lwseg_ros',
         executable='segmentation_node',
         name='segmentation',
         namespace=given['namespace'],
         parameters=[given['params_file'], parameters],
-        remappings=[
-            ('image', given['image']),
-            ('camera_info', f'{camera}/camera_info' if camera else 'camera_info'),
-        ],
+        remappings=_remappings(cameras, _names(given['image'])),
         output='screen',
+        respawn=_boolean('respawn', given['respawn']),
+        respawn_delay=2.0,
     )
     return [*_large_image_profile(), node]
+
+
+def _remappings(cameras, images):
+    """Return the remappings of each camera's image, and of the camera_info beside it."""
+    if not images:
+        return []
+    names = cameras or ['']
+    if len(images) == 1 and (not cameras or '{camera}' in images[0]):
+        images = [images[0].replace('{camera}', name) for name in names]
+    if len(images) != len(names):
+        raise ValueError(
+            f'image names {len(images)} topics for {len(names)} cameras: give one for each, or '
+            'one with {camera} in the place of the name'
+        )
+    remappings = []
+    for name, image in zip(names, images, strict=True):
+        prefix = f'{name}/' if name else ''
+        beside = image[: image.rfind('/') + 1]
+        remappings += [(f'{prefix}image', image), (f'{prefix}camera_info', f'{beside}camera_info')]
+    return remappings
 
 
 def _large_image_profile():
@@ -69,6 +95,10 @@ def _large_image_profile():
         for name, value in env.items()
         if os.environ.get(name) != value
     ]
+
+
+def _names(text):
+    return [name.strip() for name in text.split(',') if name.strip()]
 
 
 def _boolean(name, text):
