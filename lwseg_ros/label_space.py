@@ -17,6 +17,7 @@ A class that a mapping leaves out has no counterpart: its pixels are unlabelled 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from lwseg_ros.errors import DataError
+from lwseg_ros.plain_data import NOT_AS_WANTED, read_yaml
 from lwseg_ros.share import share_directory
 
 IGNORE_ID = 255
@@ -68,15 +69,7 @@ class LabelSpace:
                     f'there is no label space {str(name_or_path)!r}: give one of {shipped}, '
                     'or the path of a .yaml file'
                 )
-        try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except OSError as error:
-            raise DataError(f'label space {path} cannot be read: {error.strerror}') from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(
-                f'label space {path} is not YAML: {" ".join(str(error).split())}'
-            ) from None
-        return cls.from_dict(content, where=str(path))
+        return cls.from_dict(read_yaml(path, 'label space'), where=str(path))
 
     @classmethod
     def from_dict(cls, content: Any, where: str = 'label space') -> LabelSpace:
@@ -98,7 +91,7 @@ class LabelSpace:
             space = cls(
                 str(content['name']), classes, str(content.get('description', '')), mappings
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except NOT_AS_WANTED as error:
             raise DataError(
                 f'{where} is not a label space: wanted name and classes with id, name, color '
                 f'[r, g, b], drivable; {type(error).__name__}: {error}'
@@ -112,7 +105,7 @@ class LabelSpace:
         if not ids:
             raise DataError(f'{where} has no classes')
         for what, values in (('id', ids), ('name', names)):
-            twice = sorted({v for v in values if values.count(v) > 1})
+            twice = sorted(v for v, number in Counter(values).items() if number > 1)
             if twice:
                 raise DataError(f'{where} has the class {what} {", ".join(twice)} twice')
         for target, pairs in self.mappings.items():

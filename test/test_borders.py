@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'lwseg_ros'
 
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
-COMMON = ('__version__', 'errors', 'share', 'label_space', 'memory', 'overlay')
+COMMON = ('__version__', 'errors', 'share', 'plain_data', 'label_space', 'memory', 'overlay')
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'errors': (),
     'share': ('errors',),
-    'label_space': ('errors', 'share'),
+    'plain_data': ('errors',),
+    'label_space': ('errors', 'share', 'plain_data'),
     'memory': (),
     'overlay': ('errors', 'label_space'),
     'networks': ('errors',),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,20 @@ def run(path: Path, image: np.ndarray, **options: Any) -> Any:
 )
 @pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
 def test_answers_as_our_own_graph(
-    backend: str, lines: str, options: dict[str, Any], tmp_path: Path, image: np.ndarray
+    backend: str,
+    lines: str,
+    options: dict[str, Any],
+    tmp_path: Path,
+    image: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip(backend)
     torch = pytest.importorskip('torch')
-    from lwseg_ros.inference.graph import ImageToLabels
+    from lwseg_ros.inference import graph as our_graph
+
+    # What others up-sample keeps centres, not corners.
+    upsample = functools.partial(torch.nn.functional.interpolate, mode='bilinear')
+    monkeypatch.setattr(our_graph, '_upsample', upsample)
 
     path = write_model(tmp_path, f'label_space: camvid\n{lines}\n', **options)
     given = run(path, image, backend=backend)
@@ -109,7 +119,7 @@ def test_answers_as_our_own_graph(
     network = torch.nn.Conv2d(3, SPACE.num_classes, 1, stride=4)
     weight, bias = colour_weights()
     network.load_state_dict({'weight': torch.tensor(weight), 'bias': torch.tensor(bias)})
-    graph = ImageToLabels(network, (0, 0, 0), (1, 1, 1), label_stride=1).eval()
+    graph = our_graph.ImageToLabels(network, (0, 0, 0), (1, 1, 1), label_stride=1).eval()
     fitted = torch.from_numpy(cv2.resize(image, (128, 96), interpolation=cv2.INTER_LINEAR))
     with torch.no_grad():
         wanted = graph(fitted[None], torch.from_numpy(SPACE.drivable_vector()))

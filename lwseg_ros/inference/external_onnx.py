@@ -14,27 +14,29 @@
       layout: nchw                     # or nhwc
 
 Every line but `label_space` may be left out; above are the defaults. A network of two classes may
-have one output plane, that of class 1. What is computed from the output equals `graph.py`.
+have one output plane, that of class 1. What is computed from the output equals `graph.py`, but
+for the up-sampling: pixel centres on centres, as PyTorch does it unless told otherwise.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from lwseg_ros.errors import DataError, ModelError
+from lwseg_ros.errors import DataError, LwsegError, ModelError
 from lwseg_ros.inference.model_file import EXTERNAL, ModelInfo
-from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.plain_data import NOT_AS_WANTED, read_yaml
 
 try:
     import onnx
+    from google.protobuf.message import Message
     from onnx import (
         TensorProto,
         compose,
@@ -89,15 +91,12 @@ class Description:
     def load(cls, path: Path) -> Description:
         """Read the YAML file; ModelError names the line that is wrong."""
         try:
-            content = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except OSError as error:
-            raise ModelError(f'description {path} cannot be read: {error.strerror}') from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = ' '.join(str(error).split())
-            raise ModelError(f'description {path} is not YAML: {reason}') from None
+            content = read_yaml(path, 'description')
+        except DataError as error:
+            raise ModelError(str(error)) from None
         try:
             return cls._from_content(content, path)
-        except (ValueError, TypeError, ZeroDivisionError, DataError) as error:
+        except (*NOT_AS_WANTED, DataError) as error:
             raise ModelError(f'description {path}: {error}') from None
 
     @classmethod
@@ -133,6 +132,17 @@ def wrap_external(path: Path, description_path: Path) -> tuple[ModelInfo, bytes,
     its description cannot be used, or they do not fit each other.
     """
     description = Description.load(description_path)
+    try:
+        info, graph, fixed = _wrap(path, description)
+    except LwsegError:
+        raise
+    except Exception as error:  # protobuf and the onnx library raise many kinds
+        reason = ' '.join(str(error).split())[:300]
+        raise ModelError(f'{path} cannot be used: {type(error).__name__}: {reason}') from None
+    return replace(info, provenance={'description': description_path.name}), graph, fixed
+
+
+def _wrap(path: Path, description: Description) -> tuple[ModelInfo, bytes, bool]:
     model = compose.add_prefix(_load(path), 'external/')
     source = _single_input(path, model)
     output = _chosen_output(path, model, description)
@@ -174,50 +184,52 @@ def wrap_external(path: Path, description_path: Path) -> tuple[ModelInfo, bytes,
         input_size=size,
         mean=description.mean,
         std=description.std,
-        provenance={'description': description_path.name},
     )
     return info, model.SerializeToString(), fixed
 
 
 def _load(path: Path) -> Any:
     """Read an ONNX file, with external data from its own folder only, at a usable opset."""
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises its own kinds
-        raise ModelError(f'model file {path} is damaged: {error}') from None
-    folder = path.parent.resolve()
-    for tensor in _tensors(model.graph):
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in _tensors(model):
         if tensor.data_location == TensorProto.EXTERNAL:
-            location = {e.key: e.value for e in tensor.external_data}.get('location', '')
-            data = (folder / location).resolve()
-            if os.path.commonpath([folder, data]) != str(folder) or not data.is_file():
-                raise ModelError(
-                    f'{path} wants its weights from {location!r}, which is not a file in its '
-                    'own folder: put the data beside the model'
-                )
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-            tensor.data_location = TensorProto.DEFAULT
-            del tensor.external_data[:]
+            _take_in(tensor, path)
+    if _opset(model) < _OLDEST_OPSET:
+        model = version_converter.convert_version(model, _OLDEST_OPSET)
+    return shape_inference.infer_shapes(model)
+
+
+def _take_in(tensor: Any, path: Path) -> None:
+    """Read the external data of a tensor, from a file in the folder of the model only."""
+    folder = path.parent.resolve()
+    location = {e.key: e.value for e in tensor.external_data}.get('location', '')
+    refusal = ModelError(
+        f'{path} wants its weights from {location!r}, which is not a file in its own folder: put '
+        'the data beside the model'
+    )
     try:
-        if _opset(model) < _OLDEST_OPSET:
-            model = version_converter.convert_version(model, _OLDEST_OPSET)
-        return shape_inference.infer_shapes(model)
-    except Exception as error:  # the converter raises RuntimeError and its own kinds
-        raise ModelError(
-            f'{path} (ONNX opset {_opset(model)}) cannot be used: {" ".join(str(error).split())}'
-        ) from None
+        data = (folder / location).resolve()
+    except (OSError, RuntimeError, ValueError):  # too long, a circle of links, a null byte
+        raise refusal from None
+    if not data.is_relative_to(folder) or not os.path.isfile(data):
+        raise refusal
+    try:
+        external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+    except Exception as error:  # of its own, for links and offsets
+        raise ModelError(f'{path} cannot take its weights from {location!r}: {error}') from None
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Go through all weights of a graph and of the graphs inside its nodes."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField('t'):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField('g') else [])):
-                yield from _tensors(inner)
+def _tensors(message: Any) -> Iterator[Any]:
+    """Go through all tensors in an ONNX message, wherever in it."""
+    if isinstance(message, TensorProto):
+        yield message
+        return
+    for field, content in message.ListFields():
+        if field.message_type is not None:
+            for part in [content] if isinstance(content, Message) else content:
+                yield from _tensors(part)
 
 
 def _opset(model: Any) -> int:
@@ -383,12 +395,18 @@ def _answer_from_logits(builder: _Builder, logits: str, upsample: bool) -> None:
 
 
 def _answer_from_labels(builder: _Builder, labels: str, description: Description) -> None:
-    """Take ready labels at the image's size as certain."""
+    """Take ready labels at the image's size as certain; those of no class are unlabelled."""
     add, constant = builder.add, builder.constant
+    classes = description.label_space.num_classes
     most = constant(255, np.uint8)
     shape = builder.extents('image', 0, 1, 2)
-    add('Reshape', add('Cast', labels, to=TensorProto.UINT8), shape, output='labels')
-    unused = constant(np.zeros(256 - description.label_space.num_classes))
+    # As floats: 256 would be class 0 in 8 bits, and NaN is of no class.
+    values = add('Cast', labels, to=TensorProto.FLOAT)
+    from_zero = add('Greater', values, constant(-0.5))
+    is_class = add('And', from_zero, add('Less', values, constant(classes - 0.5)))
+    known = add('Where', is_class, values, constant(IGNORE_ID))
+    add('Reshape', add('Cast', known, to=TensorProto.UINT8), shape, output='labels')
+    unused = constant(np.zeros(256 - classes))
     vector = add('Concat', 'drivable_classes', unused, axis=0)
     is_drivable = builder.is_drivable(vector, add('Cast', 'labels', to=TensorProto.INT64))
     add('Expand', most, shape, output='confidence')

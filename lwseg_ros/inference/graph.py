@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import METADATA_KEY, ModelInfo, write_atomically
+from lwseg_ros.inference.model_file import ModelInfo, model_metadata, write_model
 
 if TYPE_CHECKING:
     import onnx
@@ -176,7 +176,7 @@ def save_safetensors(network: nn.Module, info: ModelInfo, path: str | os.PathLik
             and torch.equal(half.to(torch.float32), tensor)
         )
         tensors[name] = (half if exact else tensor).contiguous()
-    write_atomically(path, save(tensors, {METADATA_KEY: info.to_json()}))
+    write_model(path, save(tensors, model_metadata(info)))
 
 
 def export_onnx(
@@ -222,8 +222,9 @@ def export_onnx(
     _halve_weights(model.graph)
     _cast_first(model.graph)
     _strip(model)
-    model.metadata_props.add(key=METADATA_KEY, value=info.to_json())
-    write_atomically(path, model.SerializeToString())
+    for key, value in model_metadata(info).items():
+        model.metadata_props.add(key=key, value=value)
+    write_model(path, model.SerializeToString())
 
 
 def _cast_first(graph: onnx.GraphProto) -> None:

@@ -2,6 +2,10 @@
 
 The metadata is one JSON text under the key `lwseg`, in ONNX `metadata_props` or in the safetensors
 header. Reading it needs neither onnx nor PyTorch nor a runtime, and never unpickles anything.
+
+Beside it, under `lwseg_sha256`, stands the SHA-256 of the file with that digest's digits as zeros:
+a damaged model is refused before a runtime's own reader meets it, which may crash on it, or worse,
+answer otherwise. Files of somebody else have no digest and are not checked so.
 """
 
 from __future__ import annotations
@@ -14,10 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from lwseg_ros.errors import DataError, ModelError
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.plain_data import NOT_AS_WANTED, parse_json
 
 METADATA_KEY = 'lwseg'
+DIGEST_KEY = 'lwseg_sha256'
 FORMAT = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,7 +33,9 @@ EXTERNAL = 'external'
 """The `network` of a model that is not of our catalog."""
 
 _SHIPPED = Path(__file__).resolve().parents[1] / 'models'
-_MAX_HEADER_BYTES = 100_000_000
+_MAX_METADATA_BYTES = 10_000_000  # our choice: some thousand times what a model says
+_MAX_INPUT_PIXELS = 1 << 25
+_NO_DIGEST = 'sha256:' + 64 * '0'
 _PICKLE = (
     'a PyTorch checkpoint, which can hold code and is never loaded; give an ONNX or safetensors '
     'model, made from a training checkpoint by `lwseg export`'
@@ -65,7 +75,7 @@ class ModelInfo:
     def from_json(cls, text: str, where: str = 'the model') -> ModelInfo:
         """Read the metadata text; ModelError names what is wrong."""
         try:
-            content = json.loads(text)
+            content = parse_json(text)
             if content['format'] != FORMAT:
                 raise ModelError(
                     f'{where} has metadata of format {content["format"]}, this lwseg reads '
@@ -82,13 +92,18 @@ class ModelInfo:
                 provenance=dict(content.get('provenance') or {}),
                 accuracy=dict(content.get('accuracy') or {}),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+            info.to_json().encode()  # a lone surrogate fits into no message
+        except (*NOT_AS_WANTED, DataError) as error:
             raise ModelError(
                 f'{where} has damaged lwseg metadata ({type(error).__name__}: {error}): '
                 'export it again with `lwseg export`'
             ) from None
-        if min(info.input_size) < 1 or min(info.std) <= 0:
-            raise ModelError(f'{where} has metadata with an impossible input size or std')
+        if not 0 < height * width <= _MAX_INPUT_PIXELS or min(height, width) < 1:
+            raise ModelError(
+                f'{where} has metadata with the impossible input size {width}x{height}'
+            )
+        if not np.isfinite([*info.mean, *info.std]).all() or min(info.std) <= 0:
+            raise ModelError(f'{where} has metadata with an impossible mean or std')
         return info
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,8 +142,8 @@ def resolve_model(name_or_path: str | os.PathLike[str], suffix: str = '.onnx') -
         if not path.is_file():
             raise ModelError(f'the shipped model {name!r} has no {suffix} file')
         return path
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(name))
+    if not os.path.exists(path):
         shipped = ', '.join(list_models()) or 'none'
         raise ModelError(
             f'there is no model {name!r}: give the path of an .onnx or .safetensors file or the '
@@ -178,12 +193,11 @@ def find_model(
 
         info, graph, fixed_size = wrap_external(path, Path(description))
         return ModelSource(path, info, onnx=graph, fixed_size=fixed_size)
-    info = read_model_info(path)
-    if kind == 'onnx':
-        if _has_external_weights(path):
-            raise ModelError(f'{path} keeps its weights in other files; a model is one file')
-        return ModelSource(path, info, onnx=path)
-    return ModelSource(path, info, safetensors=path)
+    if kind == 'safetensors':
+        return ModelSource(path, read_model_info(path), safetensors=path)
+    if METADATA_KEY in metadata and _has_external_weights(path):
+        raise ModelError(f'{path} keeps its weights in other files; a model is one file')
+    return ModelSource(path, read_model_info(path), onnx=path)
 
 
 def model_kind(path: Path) -> str:
@@ -211,6 +225,8 @@ def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
             else 'only safetensors files written by lwseg can be used'
         )
         raise ModelError(f'{path} was not made by lwseg (no lwseg metadata): {remedy}')
+    if DIGEST_KEY in metadata:
+        _check_digest(path, metadata[DIGEST_KEY])
     return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
 
 
@@ -227,6 +243,31 @@ def summarize_model(
         'made_by_lwseg': isinstance(source.onnx, Path) or source.safetensors is not None,
         **source.info.to_dict(),
     }
+
+
+def model_metadata(info: ModelInfo) -> dict[str, str]:
+    """Return the metadata of a new model file, to be written by `write_model`."""
+    return {METADATA_KEY: info.to_json(), DIGEST_KEY: _NO_DIGEST}
+
+
+def write_model(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a model file with its digest in it; it appears complete or not at all."""
+    write_atomically(path, content.replace(_NO_DIGEST.encode(), _digest(content), 1))
+
+
+def _digest(content: bytes) -> bytes:
+    return b'sha256:' + hashlib.sha256(content).hexdigest().encode()
+
+
+def _check_digest(path: Path, digest: str) -> None:
+    """ModelError unless the file is the one that was written."""
+    written = digest.encode(errors='replace')
+    if _digest(path.read_bytes().replace(written, _NO_DIGEST.encode(), 1)) != written:
+        raise ModelError(
+            f'model file {path} is damaged or was changed by another tool (its content is not '
+            f'what its SHA-256 says): copy or export it again, or remove {DIGEST_KEY} from its '
+            'metadata if the change is yours'
+        )
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -297,25 +338,42 @@ def _damaged(path: Path, error: _TruncatedError) -> ModelError:
 
 def _safetensors_metadata(file: BinaryIO, size: int) -> dict[str, str]:
     length = int.from_bytes(file.read(8), 'little')
-    if length > min(size - 8, _MAX_HEADER_BYTES):
+    if length > min(size - 8, _MAX_METADATA_BYTES):
         raise _TruncatedError(f'a header of {length} bytes in a file of {size}')
     try:
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
         metadata = header.pop('__metadata__', {})
-        end = max((int(tensor['data_offsets'][1]) for tensor in header.values()), default=0)
         texts = {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        offsets = sorted(tuple(map(int, tensor['data_offsets'])) for tensor in header.values())
+    except NOT_AS_WANTED:
         raise _TruncatedError('its header is not a safetensors header') from None
+    end = 0
+    for offset in offsets:
+        if len(offset) != 2 or not 0 <= end == offset[0] <= offset[1]:
+            raise _TruncatedError('its tensors overlap or leave gaps')
+        end = offset[1]
     if 8 + length + end != size:
         raise _TruncatedError(f'{size} bytes, its header tells of {8 + length + end}')
     return texts
 
 
-# Field numbers in onnx.proto: of ModelProto, GraphProto, TensorProto, StringStringEntryProto.
+# Field numbers in onnx.proto: of ModelProto, of StringStringEntryProto, and in each message those
+# that lead to the external data of a tensor.
 _GRAPH, _METADATA_PROPS = 7, 14
-_INITIALIZER = 5
-_EXTERNAL_DATA = 13
 _KEY, _VALUE = 1, 2
+_MAX_DEPTH = 100
+_MESSAGES: dict[str, dict[int, str]] = {
+    'model': {_GRAPH: 'graph', 25: 'function'},
+    'function': {7: 'node'},
+    'graph': {1: 'node', 5: 'tensor', 15: 'sparse tensor'},
+    'node': {5: 'attribute'},
+    'attribute': {
+        **{5: 'tensor', 6: 'graph', 10: 'tensor', 11: 'graph'},
+        **{22: 'sparse tensor', 23: 'sparse tensor'},
+    },
+    'sparse tensor': {1: 'tensor', 2: 'tensor'},
+    'tensor': {13: 'external'},
+}
 
 
 def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
@@ -325,6 +383,8 @@ def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
     for number, end in _fields(file, size):
         has_graph |= number == _GRAPH
         if number == _METADATA_PROPS:
+            if end - file.tell() > _MAX_METADATA_BYTES:
+                raise _TruncatedError(f'metadata of {end - file.tell()} bytes')
             entry = {
                 key: file.read(text_end - file.tell()).decode('utf-8', 'replace')
                 for key, text_end in _fields(file, end)
@@ -336,19 +396,22 @@ def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
 
 
 def _has_external_weights(path: Path) -> bool:
-    """Tell whether an ONNX file takes weights from other files."""
+    """Tell whether an ONNX file takes weights, wherever in it, from other files."""
     try:
         with path.open('rb') as file:
-            return any(
-                field == _EXTERNAL_DATA
-                for number, graph_end in _fields(file, path.stat().st_size)
-                if number == _GRAPH
-                for tensor, tensor_end in _fields(file, graph_end)
-                if tensor == _INITIALIZER
-                for field, _ in _fields(file, tensor_end)
-            )
+            return _is_external(file, path.stat().st_size, 'model', 0)
     except _TruncatedError as error:
         raise _damaged(path, error) from None
+
+
+def _is_external(file: BinaryIO, end: int, message: str, depth: int) -> bool:
+    if depth > _MAX_DEPTH:
+        raise _TruncatedError('graphs within graphs without end')
+    for number, field_end in _fields(file, end):
+        inner = _MESSAGES[message].get(number)
+        if inner == 'external' or (inner and _is_external(file, field_end, inner, depth + 1)):
+            return True
+    return False
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:

@@ -183,6 +183,13 @@ class Segmenter:
             raise InferenceError(
                 f'inference of {self.info.name} failed: {type(error).__name__}: {reason}'
             ) from error
+        number, *size = planes.labels.shape
+        shapes = [plane.shape for plane in planes]
+        if number != len(images) or len(size) != 2 or shapes.count(shapes[0]) != len(shapes):
+            raise InferenceError(
+                f'the network {self.info.name} gave outputs of the shapes {shapes} for '
+                f'{len(images)} images: it is no network of this package'
+            )
         for confidence in planes.confidence:
             broken = confidence.size - cv2.countNonZero(confidence)
             if broken:
