@@ -168,6 +168,17 @@ def test_a_late_costmap_gets_the_grid_while_it_is_true_and_no_longer(driver, sta
     assert (late() == UNKNOWN).all()
 
 
+def test_each_camera_has_its_own_ground(driver, start):
+    start(**{**PARAMETERS, 'cameras': '[front, left]', 'ground__frame': 'ground'})
+    grids = driver.collect(OccupancyGrid, 'left/drivable_grid')
+    others = driver.collect(OccupancyGrid, 'front/drivable_grid')
+    camera = driver.camera(topic='left/image')
+    calibration = driver.node.create_publisher(CameraInfo, 'left/camera_info', RELIABLE)
+    message = _until_grid(driver, camera, calibration, grids, _camera_info())
+    assert message.header.frame_id == 'left_ground'
+    assert not others
+
+
 @pytest.mark.parametrize(
     ('info', 'sentence'),
     [

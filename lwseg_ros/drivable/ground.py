@@ -138,7 +138,6 @@ class GroundView:
             self._top,
             width,
         )
-        self.mask_size = mask_size
 
     def ground(self, drivable: NDArray[np.uint8], not_drivable: NDArray[np.uint8]) -> Ground:
         """Return what the cells are, given uint8 `[H, W]` masks 0/255 of the size of this view.

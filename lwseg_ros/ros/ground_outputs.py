@@ -26,6 +26,7 @@ from lwseg_ros.drivable.ground import (
 from lwseg_ros.drivable.mask import surely_not_drivable
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmentation
+from lwseg_ros.ros.parameters import chosen
 
 STALE_AFTER_S = 2.0
 """A grid that no frame renews for this long becomes all unknown (our choice)."""
@@ -58,7 +59,9 @@ class GroundOutputs:
             )
         camera = prefix.removeprefix('~/')
         self._camera_info_topic = node.resolve_topic_name(f'{camera}camera_info')
-        self._frame = self._value('ground.frame').replace('{camera}', camera.rstrip('/'))
+        self._frame = self._value('ground.frame')
+        if len(chosen(self._value('cameras'))) > 1:
+            self._frame = f'{camera.rstrip("/")}_{self._frame}'
         self._view: GroundView | None = None
         self._seen_by: tuple[Any, ...] = ()
         self._grid_message = self._empty_grid()

@@ -277,7 +277,7 @@ PARAMETERS = (
         'ground.frame',
         'base_link',
         'Frame of the ground outputs, its origin on the ground below the camera, x where the '
-        'camera looks; {camera} in it stands for the name of the camera.',
+        'camera looks; with several cameras, the name of each and _ come before it.',
         UNCONFIGURED,
     ),
     NodeParameter(
