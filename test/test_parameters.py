@@ -103,6 +103,12 @@ def test_names_are_unique_and_described():
         ('output__size', '640', 'WIDTHxHEIGHT'),
         ('autostart', 'yes', 'true or false'),
         ('label_space__drivable_classes', 'road', 'a list of texts'),
+        ('cameras', 'front', 'a list of different names'),
+        ('cameras', 5, 'a list of different names'),
+        ('cameras', ['front', 'front'], 'a list of different names'),
+        ('cameras', ['front', 'rear left'], 'a letter, then letters, digits and single _'),
+        ('cameras', ['/front'], 'a letter, then letters, digits and single _'),
+        ('cameras', ['2nd'], 'a letter, then letters, digits and single _'),
     ],
 )
 def test_a_wrong_value_at_start_is_refused_with_what_is_right(make_node, name, value, wanted):
@@ -122,6 +128,11 @@ def test_names_of_other_groups_are_left_to_other_nodes(make_node):
 @pytest.mark.parametrize('size', ['source', 'network', '640x480', '1x1'])
 def test_sizes_are_taken(make_node, size):
     assert make_node(output__size=size).get_parameter('output.size').value == size
+
+
+@pytest.mark.parametrize('names', [[''], ['front'], ['front', 'rear_left', 'Camera2']])
+def test_camera_names_are_taken(make_node, names):
+    assert make_node(cameras=names).get_parameter('cameras').value == names
 
 
 def _set(node, name, value):
