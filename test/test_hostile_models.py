@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -334,3 +335,56 @@ def test_hostile_yaml_is_refused(content: str, tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match=r'description .*space\.yaml'):
         Description.load(path)
+
+
+# Through the real node
+
+
+@pytest.fixture
+def refuse(tmp_path: Path) -> Iterator[Any]:
+    """Return a function that starts the node with a model that it must refuse, in one sentence."""
+    pytest.importorskip('rclpy')
+    from ros_for_tests import NodeProcess, node_command
+
+    nodes = []
+
+    def start(path: Path, sentence: str) -> None:
+        node = NodeProcess(tmp_path / 'node.log', node_command({'model.path': path}))
+        nodes.append(node)
+        assert node.wait() == 1
+        errors = [line for line in node.log.splitlines() if re.search(r'\[(ERROR|FATAL)\]', line)]
+        assert len(errors) == 1, node.log
+        assert re.search(sentence, errors[0]), errors
+        assert 'Traceback' not in node.log
+
+    yield start
+    for node in nodes:
+        node.close()
+
+
+def test_the_node_refuses_a_truncated_model(refuse: Any, tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'cut.onnx'
+    path.write_bytes(tiny_model.read_bytes()[:-3000])
+    refuse(path, r'cut\.onnx is truncated or damaged')
+
+
+def test_the_node_refuses_a_damaged_model(refuse: Any, tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'bad.onnx'
+    content = bytearray(tiny_model.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    refuse(path, r'bad\.onnx is (truncated or )?damaged')
+
+
+def test_the_node_refuses_a_pickle(refuse: Any, tmp_path: Path) -> None:
+    path = tmp_path / 'model.onnx'
+    path.write_bytes(pickle.dumps({'state_dict': Exploding(tmp_path / 'made')}))
+    refuse(path, 'a PyTorch checkpoint, which can hold code and is never loaded')
+    assert not (tmp_path / 'made').exists()
+
+
+def test_the_node_refuses_weights_from_elsewhere(refuse: Any, tmp_path: Path) -> None:
+    path = tmp_path / 'model.onnx'
+    path.write_bytes(onnx_with_external('initializer', '../../../etc/passwd'))
+    path.with_suffix('.yaml').write_text('label_space: camvid')
+    refuse(path, "'../../../etc/passwd', which is not a file in its own folder")
