@@ -4,6 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo_output
+MINUTES := 30
 
 ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR) has a space in its path, which make cannot handle: move the checkout elsewhere)
@@ -29,11 +30,12 @@ TEST_EXTRAS := $(DEMO_EXTRAS),onnxruntime,train,test,dev
 IDENTITY := $(CURDIR) $(ROS_DISTRO)
 
 .NOTPARALLEL:
-.PHONY: help demo test check environment hooks clean FORCE
+.PHONY: help demo test soak check environment hooks clean FORCE
 
 help:
 	@echo 'make demo         segment a drive through real ROS 2 topics; results in $(OUT)/'
 	@echo 'make test         run the tests (installs PyTorch too)'
+	@echo 'make soak         run the node under overload and faults for MINUTES=$(MINUTES); figures in build/soak.json'
 	@echo 'make check        lint, format and type checks, as pre-commit and CI do'
 	@echo 'make environment  only install what the tests need into $(VENV)/'
 	@echo 'make hooks        run the checks before every git commit'
@@ -46,6 +48,9 @@ demo: $(VENV)/demo.installed
 
 test: $(VENV)/test.installed
 	$(BIN)/python -m pytest test
+
+soak: $(VENV)/test.installed
+	$(BIN)/python test/soak.py --minutes $(MINUTES) --out build/soak.json
 
 check: $(VENV)/test.installed
 	$(BIN)/ruff check .
