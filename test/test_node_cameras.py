@@ -1,0 +1,119 @@
+"""Several cameras share one model: each has its own topics, headers, counts and its fair share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from models_for_tests import tiny_info, tiny_network  # noqa: E402
+from ros_for_tests import image_message  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from lwseg_ros.label_space import LabelSpace  # noqa: E402
+
+SPACE = LabelSpace.load('camvid')
+SIZES = {'front': (96, 128), 'left': (60, 80), 'right': (97, 131)}
+
+
+def _plain(name, size=(96, 128), number=1):
+    """Return a message of one class all over."""
+    return image_message(np.full((*size, 3), SPACE.palette[SPACE.class_id(name)]), number=number)
+
+
+def _send(driver, cameras, message):
+    for camera in cameras:
+        camera.publish(message)
+    driver.executor.spin_once(timeout_sec=0.02)
+
+
+@pytest.mark.parametrize('max_batch', [0, 3])
+def test_each_camera_has_its_own_topics_and_headers(driver, start, max_batch):
+    node = start(cameras=f'[{",".join(SIZES)}]', model__max_batch=max_batch)
+    masks = {name: driver.collect(Image, f'{name}/mask') for name in SIZES}
+    drivable = {name: driver.collect(Image, f'{name}/drivable_mask') for name in SIZES}
+    cameras = {name: driver.camera(topic=f'{name}/image') for name in SIZES}
+    classes = dict(zip(SIZES, ('road', 'sky', 'car'), strict=True))
+    sent = {name: _plain(classes[name], SIZES[name], i) for i, name in enumerate(SIZES)}
+    for _ in range(3):
+        for collected in (*masks.values(), *drivable.values()):
+            collected.clear()
+        for name, camera in cameras.items():
+            camera.publish(sent[name])
+        driver.spin_until(
+            lambda: all(masks.values()) and all(drivable.values()), 'a mask of each camera'
+        )
+        for name, size in SIZES.items():
+            assert masks[name][0].header == drivable[name][0].header == sent[name].header
+            assert (masks[name][0].height, masks[name][0].width) == size
+            assert set(masks[name][0].data) == {SPACE.class_id(classes[name])}
+            assert set(drivable[name][0].data) == {255 if name == 'front' else 0}
+
+    # The others go on without the one that is silent or broken.
+    broken = _plain('road')
+    broken.step = 7
+    cameras['left'].publish(broken)
+    driver.spin_until(
+        lambda: 'step is 7' in driver.statuses['/segmentation/left']['message'], 'the refusal'
+    )
+    assert driver.counts('left') == {**driver.counts('front'), 'received': 4, 'refused': 1}
+    assert driver.counts('right')['processed'] == 3
+    assert driver.statuses['/segmentation/left']['level'] == '2'
+    assert driver.node.count_publishers('/segmentation/mask') == 0
+    assert node.log.count('model tiny on') == 1
+
+
+def test_no_camera_starves(driver, start):
+    rates_hz = {'fast': 60, 'faster': 120, 'slow': 30}
+    start(cameras=f'[{",".join(rates_hz)}]', model__input_size='1400x1000')
+    for name, rate_hz in rates_hz.items():
+        camera = driver.camera(topic=f'{name}/image')
+        message = _plain('road')
+        driver.node.create_timer(1 / rate_hz, lambda c=camera, m=message: c.publish(m))
+
+    def processed():
+        return [
+            int(driver.statuses.get(f'/segmentation/{name}', {}).get('frames processed', 0))
+            for name in rates_hz
+        ]
+
+    driver.spin_until(lambda: sum(processed()) >= 12, 'answers of an overloaded model')
+    assert min(processed()) >= max(processed()) / 2 - 1
+    fast = driver.statuses['/segmentation/faster']
+    assert int(fast['frames dropped: newer frame']) > 0
+
+
+def test_a_frame_without_an_answer_does_not_cost_the_batch_its_own(driver, start, tmp_path):
+    torch = pytest.importorskip('torch')
+    from lwseg_ros.inference.graph import export_onnx
+
+    model = tmp_path / 'overflowing.onnx'
+    network = tiny_network()
+    with torch.no_grad():
+        network.weight.fill_(3e38)  # any pixel but the mean grey gives infinity
+        network.bias.zero_()
+    export_onnx(network, dataclasses.replace(tiny_info(), mean=(128 / 255,) * 3), model)
+    start(cameras='[good, bad]', model__path=model, model__max_batch=2)
+    masks = {name: driver.collect(Image, f'{name}/mask') for name in ('good', 'bad')}
+    cameras = [driver.camera(topic=f'{name}/image') for name in ('bad', 'good')]
+    bright, grey = (image_message(np.full((96, 128, 3), v, np.uint8)) for v in (200, 128))
+
+    def answered(times):
+        wanted = len(masks['good']) + times
+
+        def send_both():
+            for camera, message in zip(cameras, (bright, grey), strict=True):
+                camera.publish(message)
+            driver.executor.spin_once(timeout_sec=0.02)
+            return len(masks['good']) >= wanted
+
+        return send_both
+
+    driver.spin_until(answered(10), 'ten masks of the good camera')
+    assert not masks['bad']
+    assert driver.counts('bad')['dropped: inference failed'] >= 3
+    assert 'NaN or infinity' in driver.statuses['/segmentation/bad']['message']
+    assert driver.state == 'active'
