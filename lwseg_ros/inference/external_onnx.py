@@ -36,7 +36,6 @@ from lwseg_ros.plain_data import NOT_AS_WANTED, read_yaml
 
 try:
     import onnx
-    from google.protobuf.message import Message
     from onnx import (
         TensorProto,
         compose,
@@ -228,7 +227,7 @@ def _tensors(message: Any) -> Iterator[Any]:
         return
     for field, content in message.ListFields():
         if field.message_type is not None:
-            for part in [content] if isinstance(content, Message) else content:
+            for part in [content] if hasattr(content, 'ListFields') else content:
                 yield from _tensors(part)
 
 
