@@ -6,17 +6,21 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from models_for_tests import tiny_info, tiny_network
 from test_model_file import safetensors_bytes
 
-from lwseg_ros.errors import DataError, ModelError
+from lwseg_ros.errors import DataError, LwsegError, ModelError
 from lwseg_ros.inference.model_file import find_model, model_metadata, read_model_info, write_model
+from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.label_space import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,6 +77,48 @@ def test_a_model_with_a_turned_bit_anywhere_is_refused(model: Path) -> None:
 
 def without_digest(content: bytes) -> bytes:
     return content.replace(b'lwseg_sha256', b'other_sha256')
+
+
+@pytest.mark.parametrize('backend', ['openvino', 'onnxruntime', 'torch'])
+def test_the_libraries_survive_what_has_no_digest(
+    backend: str, tiny_model: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """In a process of its own: what crashes or takes all memory there ends the process."""
+    pytest.importorskip(backend)
+    whole = tiny_weights if backend == 'torch' else tiny_model
+    path = tmp_path / whole.name
+    path.write_bytes(without_digest(whole.read_bytes()))
+    program = (
+        'import resource, sys\n'
+        f'sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "test")!r}]\n'
+        f'import {backend}\n'
+        'import test_hostile_models as tests\n'
+        'resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n'
+        f'print(tests.run_damaged({str(path)!r}, {backend!r}, 60))\n'
+    )
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=900)
+    assert done.returncode == 0, f'status {done.returncode}: {done.stdout}{done.stderr[-3000:]}'
+    assert int(done.stdout.split()[-1]) > 10
+
+
+def run_damaged(path: str, backend: str, number: int) -> int:
+    """Load and run a file with one turned bit each; return how many were refused."""
+    whole = Path(path).read_bytes()
+    random = Random(5)
+    refused = 0
+    for _ in range(number):
+        damaged = bytearray(whole)
+        place = random.randrange(len(whole))
+        damaged[place] ^= 1 << random.randrange(8)
+        Path(path).write_bytes(damaged)
+        print('byte', place, flush=True)
+        try:
+            with Segmenter.load(path, backend, input_size=(32, 64), threads=1) as segmenter:
+                segmenter(np.full((32, 64, 3), 90, np.uint8))
+        except LwsegError:
+            refused += 1
+    return refused
 
 
 class Exploding:
@@ -388,3 +434,15 @@ def test_the_node_refuses_weights_from_elsewhere(refuse: Any, tmp_path: Path) ->
     path.write_bytes(onnx_with_external('initializer', '../../../etc/passwd'))
     path.with_suffix('.yaml').write_text('label_space: camvid')
     refuse(path, "'../../../etc/passwd', which is not a file in its own folder")
+
+
+def test_the_node_refuses_a_network_of_nan(refuse: Any, tmp_path: Path) -> None:
+    torch = pytest.importorskip('torch')
+    from lwseg_ros.inference.graph import export_onnx
+
+    network = tiny_network()
+    with torch.no_grad():
+        network.weight.fill_(float('nan'))
+    path = tmp_path / 'nan.onnx'
+    export_onnx(network, tiny_info(), path)
+    refuse(path, 'the network tiny gave NaN or infinity at 12288 of 12288 pixels')
