@@ -30,10 +30,7 @@ NETWORKS = {
     '+ FRM, `top`': 'frm_top_mobilenet_v2_compact',
     '+ FRM, `split`': 'frm_split_mobilenet_v2_compact',
 }
-OTHERS = {
-    'Light-Weight RefineNet': 'lw_refinenet_mobilenet_v2_torchvision',
-    'FRM, `top`, on VAN-B0, from random weights': 'frm_top_van_b0_compact',
-}
+OTHERS = {'Light-Weight RefineNet': 'lw_refinenet_mobilenet_v2_torchvision'}
 SETS = {
     'CamVid': ('camvid:camvid', 'val'),
     'IDD-Lite': ('idd_lite:idd_lite', 'val'),
@@ -67,7 +64,7 @@ def ablation(
                     'contrastive_warmup': iterations // 4,
                     'crop_size': [161, 225],
                     'batch_size': 4,
-                    'initial_weights': '' if 'van' in network else 'road',
+                    'initial_weights': 'road',
                 }
                 runs[f'{network}_{contrastive:g}_{seed}'] = recipe
     results = train_all(runs, out, data_root, jobs)
