@@ -26,7 +26,7 @@ DISTRIBUTIONS = {
     'yaml': 'pyyaml',
 }
 # ROS packages used when they are installed; package.xml names them in a comment.
-OPTIONAL_ROS = {'cv_bridge', 'vision_msgs'}
+OPTIONAL_ROS = {'bondpy', 'cv_bridge', 'vision_msgs'}
 
 
 @pytest.fixture
