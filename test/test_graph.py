@@ -117,7 +117,7 @@ def test_export_is_clean(tiny_model: Path) -> None:
         assert trace.encode() not in content
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == 8, 'what runtimes of the age of opset 18 read'
-    assert [p.key for p in model.metadata_props] == ['lwseg']
+    assert [p.key for p in model.metadata_props] == ['lwseg', 'lwseg_sha256']
     assert [o.version for o in model.opset_import if not o.domain] == [18]
     dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert dims == ['batch', 'height', 'width', 3]
