@@ -73,9 +73,11 @@ def ablation(
         ' + contrast | IDD-Lite val drivable IoU | + contrast |',
         '|' + '---|' * 10,
     ]
-    for title, network in networks.items():
+    checkpoints = [out / f'{name}_0_{SEEDS[0]}' / 'last.safetensors' for name in networks.values()]
+    for (title, network), milliseconds in zip(
+        networks.items(), latencies(checkpoints), strict=True
+    ):
         parameters, macs = cost(network)
-        milliseconds = latency(out / f'{network}_0_{SEEDS[0]}' / 'last.safetensors')
         cells = [f'{parameters / 1e6:.2f} M', f'{macs / 1e9:.2f} G', f'{milliseconds:.0f} ms']
         for index, figure in ((0, 'miou'), (0, 'drivable_iou'), (1, 'drivable_iou')):
             for contrastive in (0.0, 0.1):
@@ -183,16 +185,17 @@ def cost(network: str) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
-def latency(checkpoint: Path) -> float:
-    """Return the median time of one image at 512x512 in PyTorch, fp32, in ms."""
-    times = []
-    with Segmenter.load(checkpoint, 'torch', input_size=(512, 512)) as segmenter:
-        segmenter.warm_up(3)
-        for _ in range(20):
+def latencies(checkpoints: list[Path]) -> list[float]:
+    """Return the median times of one image at 512x512 in PyTorch, fp32, in ms, taken in turns."""
+    segmenters = [Segmenter.load(path, 'torch', input_size=(512, 512)) for path in checkpoints]
+    times: list[list[float]] = [[] for _ in segmenters]
+    for _ in range(10):
+        for segmenter, taken in zip(segmenters, times, strict=True):
+            segmenter.warm_up(1)
             start = time.perf_counter()
             segmenter.warm_up(1)
-            times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+            taken.append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(taken) for taken in times]
 
 
 def mean_and_spread(values: list[float]) -> str:
