@@ -44,8 +44,9 @@ def _labels(size=NETWORK_SIZE, seed=0):
 
 def _agree(mask, labels):
     """Tell whether both are the same inside each block; edges are the network's affair."""
-    middle = np.kron(np.ones((6, 8)), np.pad(np.ones((6, 6)), 5)).astype(bool)
-    return np.array_equal(mask[middle], labels[middle])
+    height, width = NETWORK_SIZE
+    middle = np.kron(np.ones((6, 8)), np.pad(np.ones((8, 8)), 4)).astype(bool)
+    return np.array_equal(mask[:height, :width][middle], labels[:height, :width][middle])
 
 
 def _painted(labels):
@@ -240,10 +241,11 @@ def test_silence_is_explained(driver, start):
 
 
 def test_compressed_input_and_enable(driver, start):
-    node = start(input__transport='compressed')
+    # Of sides 4 n + 1 the network sees every fourth pixel where it is, none that JPEG has smeared.
+    node = start(input__transport='compressed', model__input_size='129x97')
     masks = driver.collect(Image, 'mask')
     camera = driver.camera(CompressedImage, 'image/compressed')
-    labels = _labels()
+    labels = _labels((97, 129))
     for extension in ('.png', '.jpg'):
         masks.clear()
         message = compressed_message(_painted(labels), extension)
