@@ -7,9 +7,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from lwseg_ros.errors import DataError
+from lwseg_ros.plain_data import read_yaml
 
 T = TypeVar('T')
 
@@ -134,12 +133,7 @@ PRECISIONS = ('bf16-mixed', 'fp32', 'fp16-mixed')
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; DataError names an unknown, missing or wrong entry."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise DataError(f'recipe {path} cannot be read: {error.strerror}') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f'recipe {path} is not YAML: {" ".join(str(error).split())}') from None
+    content = read_yaml(path, 'recipe')
     recipe = _build(Recipe, content, str(path))
     lengths = sorted({'iterations', 'epochs', 'stages'} & set(content))
     if len(lengths) > 1:
