@@ -24,9 +24,9 @@ from rosbags.rosbag2 import Writer
 from lwseg_ros.demo import recording
 from lwseg_ros.demo.drive import GeneratedDrive
 from lwseg_ros.demo.run import DRIVE_SEED, run_demo
-from lwseg_ros.demo.sources import TYPESTORE, image_message
 from lwseg_ros.errors import DataError, LwsegError, ModelError
 from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.evaluation.messages import TYPESTORE, image_message
 from lwseg_ros.label_space import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[1]

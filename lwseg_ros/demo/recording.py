@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from lwseg_ros.demo.sources import TYPESTORE, image_message, jpeg_message, stamp_of
 from lwseg_ros.errors import DataError, FrameError
 from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message, stamp_of
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
+from lwseg_ros.evaluation.playback import PlayableFrame
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.ros.image_messages import image_from_message
 
@@ -101,16 +102,9 @@ class Recorder:
         self._thread = threading.Thread(target=self._work, name='recorder', daemon=True)
         self._thread.start()
 
-    def add_input(
-        self,
-        message: Any,
-        serialized: bytes,
-        info: bytes | None,
-        play_s: float,
-        truth: npt.NDArray[np.uint8] | None,
-    ) -> None:
-        """Take one frame that is about to be played."""
-        stamp_ns = stamp_of(message)
+    def add_input(self, frame: PlayableFrame, play_s: float) -> None:
+        """Take one frame that is about to be played, `play_s` seconds after the first."""
+        message, stamp_ns, truth = frame.message, frame.stamp_ns, frame.truth
         self._video.add_input(stamp_ns, play_s)
         if truth is not None:
             self._truth[stamp_ns] = truth
@@ -118,18 +112,18 @@ class Recorder:
         def write() -> None:
             topic, kind, info_topic, _ = self._topics
             if kind == COMPRESSED_IMAGE:
-                self._write(topic, kind, stamp_ns, serialized)
+                self._write(topic, kind, stamp_ns, frame.image)
             else:
                 self._write_picture(topic, message)
-            if info is not None and info_topic is not None:
-                self._write(info_topic, CAMERA_INFO, stamp_ns, info)
+            if frame.info is not None and info_topic is not None:
+                self._write(info_topic, CAMERA_INFO, stamp_ns, frame.info)
             if truth is not None:
                 labels = image_message(truth, 'mono8', stamp_ns)
                 labels.header.frame_id = message.header.frame_id
                 data = bytes(TYPESTORE.serialize_cdr(labels, IMAGE))
                 self._write(TRUTH_TOPIC, IMAGE, stamp_ns, data)
 
-        self._put(len(serialized), write)
+        self._put(len(frame.image), write)
 
     def add_output(self, output: str, stamp_ns: int, serialized: bytes) -> None:
         """Take one image that the node has published on `~/output`."""

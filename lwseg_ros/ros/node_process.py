@@ -1,0 +1,117 @@
+"""The segmentation node in a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from lwseg_ros.errors import LwsegError
+
+STOP_TIMEOUT_S = 5.0
+
+_LOG_PREFIX = re.compile(r'^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^]]*\]: ')
+
+
+class NodeProcess:
+    """The segmentation node as a user starts it; a context manager that leaves no process."""
+
+    def __init__(self, log: Path, arguments: list[str], domain_id: int) -> None:
+        self._log = log
+        parents = [str(Path(__file__).resolve().parents[2]), os.environ.get('PYTHONPATH', '')]
+        environment = {
+            **os.environ,
+            'ROS_DOMAIN_ID': str(domain_id),
+            'PYTHONPATH': os.pathsep.join(filter(None, parents)),
+            'RCUTILS_COLORIZED_OUTPUT': '0',
+        }
+        command = [sys.executable, '-m', 'lwseg_ros.ros.node', '--ros-args', *arguments]
+        with log.open('wb') as file:
+            # In a session of its own, Ctrl-C reaches only this process, which stops the node.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def check(self) -> None:
+        """LwsegError with the node's last error if its process has ended."""
+        status = self._process.poll()
+        if status is not None:
+            raise LwsegError(
+                f'the segmentation node ended with status {status}: {self.last_words()}'
+            )
+
+    def last_words(self) -> str:
+        """Return the last error that the node has logged, else the last line."""
+        lines = self._log.read_text(encoding='utf-8', errors='replace').splitlines()
+        errors = [line for line in lines if _LOG_PREFIX.match(line)]
+        spoken = [line for line in lines if line.strip()]
+        last = (errors or spoken or ['it said nothing'])[-1]
+        return _LOG_PREFIX.sub('', last)
+
+    def stop(self) -> None:
+        """Ask the node to end; kill it if it does not."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Make SIGTERM end the program as Ctrl-C does, so that the node and partial files go, too."""
+    with _handlers({signal.SIGTERM: lambda *_: sys.exit(128 + signal.SIGTERM)}):
+        yield
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait: a process that is just being started would be forgotten."""
+    came: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        came.append(number)
+
+    with _handlers({signal.SIGINT: remember, signal.SIGTERM: remember}):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handlers(handlers: Mapping[int, Callable[[int, FrameType | None], object]]) -> Iterator[None]:
+    """Set signal handlers for a while; only the main thread can, others go without."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handlers[number]) for number in handlers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
