@@ -26,6 +26,78 @@ Predict = Callable[[npt.NDArray[np.uint8]], Segmentation]
 """RGB uint8 `[H, W, 3]` to its segmentation; a `Segmenter` is one."""
 
 
+class Accuracy:
+    """How well some images are labelled, in one label space: sums of whole numbers."""
+
+    def __init__(self, space: LabelSpace) -> None:
+        self.space = space
+        n = space.num_classes
+        self.confusion = ConfusionMatrix(n)
+        self.boundary = BoundaryCounts([*((i,) for i in range(n)), space.drivable_ids], n)
+        self.calibration = Calibration()
+
+    def add(self, other: Accuracy) -> None:
+        """Add the images of another one in the same label space."""
+        for mine, its in zip(self.counts(), other.counts(), strict=True):
+            mine += its
+
+    def counts(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """Return the counts of confusion, border and calibration, which may be written into."""
+        return self.confusion.counts, self.boundary.counts, self.calibration.counts
+
+    def figures(self) -> dict[str, float | None]:
+        """Return the figures of areas; None where undefined."""
+        confusion, drivable = self.confusion, self.space.drivable_ids
+        return {
+            'miou': figure(confusion.mean_iou()),
+            'drivable_iou': figure(confusion.group_iou(drivable)) if drivable else None,
+            'false_drivable_rate': figure(confusion.false_rate(drivable)) if drivable else None,
+            'missed_drivable_rate': figure(confusion.missed_rate(drivable)) if drivable else None,
+            'pixel_accuracy': figure(confusion.pixel_accuracy()),
+        }
+
+    def other_figures(self) -> dict[str, float | None]:
+        """Return the figures of borders and of confidence; None where undefined."""
+        f1 = self.boundary.f1()
+        bordered = ~np.isnan(f1[:-1])
+        return {
+            'boundary_f1': figure(f1[:-1][bordered].mean()) if bordered.any() else None,
+            'drivable_boundary_f1': figure(f1[-1]),
+            'calibration_error': figure(self.calibration.error()),
+        }
+
+    def iou(self) -> dict[str, float | None]:
+        """Return the IoU of each class that occurs in truth."""
+        present, iou = self.confusion.counts.sum(1) > 0, self.confusion.iou()
+        return {name: figure(iou[i]) for i, name in enumerate(self.space.names) if present[i]}
+
+    def result(self) -> dict[str, Any]:
+        """Return the metrics as JSON-able figures; None where undefined."""
+        boundary = self.boundary
+        f1, precision, recall = boundary.f1(), boundary.precision(), boundary.recall()
+        borders = [
+            {'f1': figure(f1[i]), 'precision': figure(precision[i]), 'recall': figure(recall[i])}
+            for i in range(len(f1))
+        ]
+        return {
+            'label_space': self.space.name,
+            'pixels': int(self.confusion.counts.sum()),
+            **self.figures(),
+            **self.other_figures(),
+            'iou': self.iou(),
+            'boundary': {
+                'tolerance': TOLERANCE,
+                'drivable': borders[-1],
+                'classes': {
+                    name: borders[i]
+                    for i, name in enumerate(self.space.names)
+                    if not np.isnan(f1[i])
+                },
+            },
+            'calibration': self.calibration.bins(),
+        }
+
+
 class Comparison:
     """Compares predictions in one label space with truth in another.
 
@@ -43,66 +115,33 @@ class Comparison:
         else:
             self.space = truth_space
             self._prediction_table = model_space.lookup_table(truth_space)
-        n = self.space.num_classes
-        self.confusion = ConfusionMatrix(n)
-        self._boundary = BoundaryCounts([*((i,) for i in range(n)), self.space.drivable_ids], n)
-        self._calibration = Calibration()
+        self.accuracy = Accuracy(self.space)
 
     def in_common_space(self, truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
         """Return both label images in the space of the comparison, `space`."""
         return self._truth_table[truth], self._prediction_table[prediction]
 
-    def update(self, truth: Labels, segmentation: Segmentation) -> dict[str, float | None]:
-        """Add one image and return its own figures; truth uint8 `[H, W]` in its own space."""
+    def measure(self, truth: Labels, segmentation: Segmentation) -> Accuracy:
+        """Return the accuracy of one image; truth uint8 `[H, W]` in its own space."""
         truth, prediction = self.in_common_space(truth, segmentation.labels)
-        one = ConfusionMatrix(self.space.num_classes)
-        one.update(truth, prediction)
-        self.confusion.add(one)
-        self._boundary.update(truth, prediction)
-        labelled = one.labelled(truth)
-        self._calibration.update(
+        one = Accuracy(self.space)
+        one.confusion.update(truth, prediction)
+        one.boundary.update(truth, prediction)
+        labelled = one.confusion.labelled(truth)
+        one.calibration.update(
             segmentation.confidence[labelled], truth[labelled] == prediction[labelled]
         )
-        return self._area_figures(one)
+        return one
+
+    def update(self, truth: Labels, segmentation: Segmentation) -> dict[str, float | None]:
+        """Add one image and return its own figures; truth uint8 `[H, W]` in its own space."""
+        one = self.measure(truth, segmentation)
+        self.accuracy.add(one)
+        return one.figures()
 
     def result(self) -> dict[str, Any]:
         """Return the metrics over all images as JSON-able figures; None where undefined."""
-        confusion, boundary = self.confusion, self._boundary
-        present = confusion.counts.sum(1) > 0
-        iou = confusion.iou()
-        f1, precision, recall = boundary.f1(), boundary.precision(), boundary.recall()
-        borders = [
-            {'f1': figure(f1[i]), 'precision': figure(precision[i]), 'recall': figure(recall[i])}
-            for i in range(len(f1))
-        ]
-        bordered = ~np.isnan(f1[:-1])
-        return {
-            'label_space': self.space.name,
-            'pixels': int(confusion.counts.sum()),
-            **self._area_figures(confusion),
-            'boundary_f1': figure(f1[:-1][bordered].mean()) if bordered.any() else None,
-            'drivable_boundary_f1': borders[-1]['f1'],
-            'calibration_error': figure(self._calibration.error()),
-            'iou': {name: figure(iou[i]) for i, name in enumerate(self.space.names) if present[i]},
-            'boundary': {
-                'tolerance': TOLERANCE,
-                'drivable': borders[-1],
-                'classes': {
-                    name: borders[i] for i, name in enumerate(self.space.names) if bordered[i]
-                },
-            },
-            'calibration': self._calibration.bins(),
-        }
-
-    def _area_figures(self, confusion: ConfusionMatrix) -> dict[str, float | None]:
-        drivable = self.space.drivable_ids
-        return {
-            'miou': figure(confusion.mean_iou()),
-            'drivable_iou': figure(confusion.group_iou(drivable)) if drivable else None,
-            'false_drivable_rate': figure(confusion.false_rate(drivable)) if drivable else None,
-            'missed_drivable_rate': figure(confusion.missed_rate(drivable)) if drivable else None,
-            'pixel_accuracy': figure(confusion.pixel_accuracy()),
-        }
+        return self.accuracy.result()
 
 
 def evaluate(
