@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'inference.backends.torch': (*COMMON, 'inference', 'networks'),
     'drivable': (*COMMON, 'inference'),
     'evaluation': (*COMMON, 'inference', 'drivable', 'ros.image_messages'),
+    'evaluation.live': (*COMMON, 'inference', 'evaluation', 'ros'),
     'demo': (*COMMON, 'inference', 'evaluation', 'ros'),
     'training': (*COMMON, 'networks', 'inference', 'evaluation', 'demo.drive'),
     'ros': (*COMMON, 'inference', 'drivable'),

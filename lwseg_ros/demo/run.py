@@ -10,10 +10,8 @@ import json
 import math
 import os
 import platform
-import random
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,7 +37,7 @@ from lwseg_ros.evaluation.playback import (
 )
 from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.node_process import NodeProcess, signals_later, terminable
+from lwseg_ros.ros.node_process import NodeProcess, own_domain_id, signals_later, terminable
 from lwseg_ros.ros.transport import apply_large_image_profile
 
 NODE_NAME = '/segmentation'
@@ -128,7 +126,7 @@ def _play(
 
     apply_large_image_profile(os.environ)
     keep_freed_memory()
-    domain_id = int(os.environ.get('ROS_DOMAIN_ID') or random.randint(1, 101))
+    domain_id = own_domain_id()
     info_topic = camera_info_topic(source)
     accuracy = Accuracy(network.info.label_space)
     frames = PlayableFrames(source, seconds)
@@ -152,7 +150,6 @@ def _play(
         replay.wait_for_node(node.check, START_TIMEOUT_S)
         progress.update(starting, total=1, completed=1)
         playing = progress.add_task('playing', total=frames.expected)
-        start_s = time.monotonic()
         pace = Pace(rate)
         for frame in frames:
             recorder.add_input(frame, frame.play_s / rate)
@@ -165,7 +162,6 @@ def _play(
         if not replay.sent_s:
             raise DataError(f'{source.name} has no frames')
         replay.wait_for_answers(node.check, ANSWER_TIMEOUT_S)
-        end_s = time.monotonic()
         progress.update(playing, total=len(replay.sent_s))
         replay.wait_for_counts(node.check, ANSWER_TIMEOUT_S)
         if not replay.answered['mask']:
@@ -186,7 +182,7 @@ def _play(
         progress.update(writing, total=1, completed=1)
         return {
             'source': source.name,
-            **frame_figures([times], end_s - start_s),
+            **frame_figures([times]),
             'frames_restamped': frames.restamped,
             **accuracy.figures(),
             'drivable_share': _mean(recorder.drivable_shares),

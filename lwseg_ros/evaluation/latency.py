@@ -26,7 +26,7 @@ class CameraTimes(NamedTuple):
 
     def latencies_ms(self) -> list[float]:
         """Return the times from sending to arrival of the frames that were answered."""
-        return [(at - self.sent_s[stamp]) * 1e3 for stamp, at in self._answers()]
+        return [(at - self.sent_s[stamp]) * 1e3 for stamp, at in self.answers()]
 
     def ages_ms(self) -> npt.NDArray[np.float64]:
         """Return the age of the newest answer at hand, every millisecond (our choice).
@@ -34,7 +34,7 @@ class CameraTimes(NamedTuple):
         From the first arrival to the last. What a planner works with is not the answer's latency:
         it grows until the next answer comes.
         """
-        answers = sorted((at, self.sent_s[stamp]) for stamp, at in self._answers())
+        answers = sorted((at, self.sent_s[stamp]) for stamp, at in self.answers())
         if len(answers) < 2:
             return np.empty(0)
         arrived, sent = np.array(answers).T
@@ -44,12 +44,19 @@ class CameraTimes(NamedTuple):
         newest = np.searchsorted(arrived, times, 'right') - 1
         return np.asarray((times - sent[newest]) * 1e3, np.float64)
 
-    def _answers(self) -> list[tuple[int, float]]:
+    def answers(self) -> list[tuple[int, float]]:
+        """Return stamp and arrival of the answers to frames that were sent."""
         return [(stamp, at) for stamp, at in self.answered_s.items() if stamp in self.sent_s]
 
 
-def frame_figures(cameras: Sequence[CameraTimes], duration_s: float) -> dict[str, Any]:
-    """Return what became of all frames, the percentiles of their latency, and the rates."""
+def frame_figures(cameras: Sequence[CameraTimes]) -> dict[str, Any]:
+    """Return what became of all frames, the percentiles of their latency, and the rates.
+
+    The duration is that from the first frame sent to the last one sent or answered.
+    """
+    times = [at for camera in cameras for at in camera.sent_s.values()]
+    ends = [at for camera in cameras for _, at in camera.answers()]
+    duration_s = max(times + ends) - min(times)
     sent = sum(len(camera.sent_s) for camera in cameras)
     latencies = [ms for camera in cameras for ms in camera.latencies_ms()]
     received = _sum(camera.received for camera in cameras)
@@ -60,9 +67,9 @@ def frame_figures(cameras: Sequence[CameraTimes], duration_s: float) -> dict[str
         'frames_refused_by_node': _sum(camera.refused for camera in cameras),
         'frames_not_received_by_node': None if received is None else max(0, sent - received),
         'latency_ms': percentiles(latencies),
-        'fps': round(len(latencies) / duration_s, 2),
+        'fps': round(len(latencies) / duration_s, 2) if duration_s else None,
         'duration_s': round(duration_s, 2),
-        'played_at_hz': _rate([at for camera in cameras for at in camera.sent_s.values()]),
+        'played_at_hz': _rate(times),
     }
 
 

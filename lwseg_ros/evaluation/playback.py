@@ -94,6 +94,7 @@ class PlayableFrame(NamedTuple):
     stamp_ns: int
     play_s: float
     """When to play it, seconds after the first frame."""
+    record_ns: int
     image: bytes
     """The message, serialised (CDR)."""
     info: bytes | None
@@ -137,7 +138,7 @@ class PlayableFrames:
             if source.camera_info is not None:
                 stamped_info = dataclasses.replace(source.camera_info, header=message.header)
                 info = bytes(TYPESTORE.serialize_cdr(stamped_info, CAMERA_INFO))
-            yield PlayableFrame(message, stamp_ns, play_s, image, info, truth)
+            yield PlayableFrame(message, stamp_ns, play_s, record_ns, image, info, truth)
 
 
 class Pace:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import NamedTuple
 
 from lwseg_ros.errors import LwsegError
 
 STOP_TIMEOUT_S = 5.0
 
 _LOG_PREFIX = re.compile(r'^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^]]*\]: ')
+
+
+class Usage(NamedTuple):
+    """What a process uses of the machine."""
+
+    at_s: float
+    """`time.monotonic()`."""
+    cpu_s: float
+    """Seconds of computing since it began, over all cores."""
+    memory_mb: float
+    """Resident memory in 10^6 bytes."""
 
 
 class NodeProcess:
@@ -71,6 +85,18 @@ class NodeProcess:
         last = (errors or spoken or ['it said nothing'])[-1]
         return _LOG_PREFIX.sub('', last)
 
+    def usage(self) -> Usage:
+        """Return what the process uses now; zeros once it has ended. Linux only."""
+        place = Path('/proc', str(self._process.pid))
+        try:
+            # The second field, the name of the program, may itself hold spaces and brackets.
+            fields = (place / 'stat').read_text(encoding='utf-8').rpartition(') ')[2].split()
+            pages = (place / 'statm').read_text(encoding='ascii').split()[1]
+        except OSError:
+            return Usage(time.monotonic(), 0.0, 0.0)
+        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+        return Usage(time.monotonic(), cpu_s, int(pages) * os.sysconf('SC_PAGE_SIZE') / 1e6)
+
     def stop(self) -> None:
         """Ask the node to end; kill it if it does not."""
         if self._process.poll() is None:
@@ -80,6 +106,11 @@ class NodeProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+
+
+def own_domain_id() -> int:
+    """Return the environment's ROS domain, else any, where nobody's robot is in the way."""
+    return int(os.environ.get('ROS_DOMAIN_ID') or random.randint(1, 101))
 
 
 @contextmanager

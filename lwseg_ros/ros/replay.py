@@ -9,7 +9,7 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ IMAGE_TYPES = {
     'sensor_msgs/msg/CompressedImage': CompressedImage,
 }
 OUTPUTS = ('mask', 'confidence', 'drivable_mask', 'overlay')
-"""The node's image topics that are collected."""
+"""The node's image topics that can be collected."""
 
 _POLL_S = 0.02
 
@@ -46,9 +46,10 @@ class Answer(NamedTuple):
 class Replay:
     """The camera's side of the middleware, in a ROS context of its own; a context manager.
 
-    `on_answer` is called from another thread with everything the node publishes. Set the
-    environment (`transport.apply_large_image_profile`) before; `domain_id` None takes the
-    environment's.
+    `place` is what the camera's outputs stand under: the node's name, and that of the camera if
+    the node has several. `on_answer` is called from another thread with every message of the
+    `outputs`. Set the environment (`transport.apply_large_image_profile`) before; `domain_id` None
+    takes the environment's.
     """
 
     def __init__(
@@ -58,19 +59,22 @@ class Replay:
         info_topic: str | None,
         on_answer: Callable[[Answer], None],
         domain_id: int | None = None,
-        node_name: str = '/segmentation',
+        place: str = '/segmentation',
+        outputs: Sequence[str] = OUTPUTS,
     ) -> None:
         self.sent_s: dict[int, float] = {}
         """`time.monotonic()` of sending, by stamp."""
-        self.answered: dict[str, dict[int, float]] = {output: {} for output in OUTPUTS}
+        self.answered: dict[str, dict[int, float]] = {output: {} for output in outputs}
         """`time.monotonic()` of arrival, by output and stamp."""
+        self.stages_ms: dict[str, list[float]] = {}
+        """How long each stage of the node took for every frame it answered, by name."""
         self.diagnostics: dict[str, str] = {}
         """The newest values of the node's diagnostics."""
         self._image_topic, self._image_type = image_topic, IMAGE_TYPES[image_type]
         self._info_topic = info_topic
         self._on_answer = on_answer
         self._domain_id = domain_id
-        self._node_name = node_name
+        self._place = place
         self._changed = threading.Condition()
 
     def __enter__(self) -> Replay:
@@ -80,12 +84,14 @@ class Replay:
             domain_id=self._domain_id,
             signal_handler_options=SignalHandlerOptions.NO,
         )
-        self._node = rclpy.create_node('camera_replay', context=self._context)
+        name = f'camera_replay{self._place.replace("/", "_")}'
+        self._node = rclpy.create_node(name, context=self._context)
         collect = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
-        for output in OUTPUTS:
+        for output in self.answered:
             self._node.create_subscription(
                 Image, self._topic(output), self._receiver(output), collect, raw=True
             )
+        self._node.create_subscription(DiagnosticArray, self._topic('timing'), self._time, collect)
         self._node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnose, 10)
         camera = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
         self._images = self._node.create_publisher(self._image_type, self._image_topic, camera)
@@ -146,7 +152,7 @@ class Replay:
 
     def wait_for_counts(self, check: Callable[[], None], timeout_s: float) -> bool:
         """Wait until the node's diagnostics account for every frame that was answered."""
-        answered = len(self.answered['mask'])
+        answered = max(len(stamps) for stamps in self.answered.values())
         return self._wait(lambda: self.node_count('processed') == answered, check, timeout_s)
 
     def node_count(self, what: str) -> int | None:
@@ -167,11 +173,11 @@ class Replay:
         return True
 
     def _topic(self, output: str) -> str:
-        return f'{self._node_name}/{output}'
+        return f'{self._place}/{output}'
 
     def _is_connected(self) -> bool:
         return self._images.get_subscription_count() > 0 and all(
-            self._node.count_publishers(self._topic(output)) for output in OUTPUTS
+            self._node.count_publishers(self._topic(output)) for output in self.answered
         )
 
     def _receiver(self, output: str) -> Callable[[bytes], None]:
@@ -186,13 +192,17 @@ class Replay:
         return receive
 
     def _diagnose(self, message: DiagnosticArray) -> None:
-        values: Mapping[str, str] = {
-            item.key: item.value for status in message.status for item in status.values
-        }
-        if 'frames processed' in values:
-            self.diagnostics = dict(values)
-            with self._changed:
-                self._changed.notify_all()
+        for status in message.status:
+            values = {item.key: item.value for item in status.values}
+            if status.hardware_id == self._place and 'frames processed' in values:
+                self.diagnostics = values
+                with self._changed:
+                    self._changed.notify_all()
+
+    def _time(self, message: DiagnosticArray) -> None:
+        for item in message.status[0].values:
+            stage = item.key.removesuffix('_ms')
+            self.stages_ms.setdefault(stage, []).append(float(item.value))
 
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
@@ -205,9 +215,14 @@ def cdr_stamp(data: bytes) -> int:
     return int(sec) * 10**9 + int(nanosec)
 
 
-def node_arguments(image_topic: str, image_type: str, info_topic: str | None) -> list[str]:
-    """Return the node's ROS arguments that make it listen to these topics."""
+def node_arguments(
+    image_topic: str, image_type: str, info_topic: str | None, prefix: str = ''
+) -> list[str]:
+    """Return the node's ROS arguments that make it listen to these topics.
+
+    `prefix` is the name of one camera of several, with a slash, as in 'front/'.
+    """
     compressed = IMAGE_TYPES[image_type] is CompressedImage
     transport, name = ('compressed', 'image/compressed') if compressed else ('raw', 'image')
-    arguments = ['-p', f'input.transport:={transport}', '-r', f'{name}:={image_topic}']
-    return [*arguments, '-r', f'camera_info:={info_topic}'] if info_topic else arguments
+    arguments = ['-p', f'input.transport:={transport}', '-r', f'{prefix}{name}:={image_topic}']
+    return [*arguments, '-r', f'{prefix}camera_info:={info_topic}'] if info_topic else arguments
