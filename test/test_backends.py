@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -250,3 +252,26 @@ def test_backend_refuses_damage(tmp_path: Path) -> None:
     source = ModelSource(path, tiny_info(), onnx=path)
     with pytest.raises(ModelError, match=r'damaged\.onnx: openvino: .*; onnxruntime: .*; torch: '):
         open_backend('auto', source, BackendOptions((96, 128)))
+
+
+FREED_BY_ANOTHER_THREAD = """
+import os, signal, sys, threading
+from lwseg_ros import Segmenter
+
+models = [Segmenter.load(sys.argv[1], backend=sys.argv[2])]
+thread = threading.Thread(target=lambda: models.pop().close())
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_signals_end_a_process_cleanly_whichever_thread_frees_the_model(
+    backend: str, tiny_model: Path
+) -> None:
+    pytest.importorskip(backend)
+    command = [sys.executable, '-c', FREED_BY_ANOTHER_THREAD, tiny_model, backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGINT
+    assert 'KeyboardInterrupt' in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class OpenVinoBackend(Backend):
     @classmethod
     def open(cls, source: ModelSource, options: BackendOptions) -> OpenVinoBackend:
         """Read the ONNX graph, fix its shapes and compile it."""
-        core = openvino.Core()
+        core = _core()
         device = options.device.upper() or 'CPU'
         precision = _precision(core, device, options.precision)
         model = core.read_model(require_onnx(source).onnx)
@@ -68,6 +69,16 @@ class OpenVinoBackend(Backend):
         """Drop the compiled model."""
         self._request = None
         self._compiled = None
+
+
+@cache
+def _core() -> openvino.Core:
+    """Return the one core of the process, which lives as long as that.
+
+    OpenVINO's CPU plugin gives the thread that loads it an alternative signal stack, and unmaps it
+    when the last model is freed, in whatever thread that is: the next signal kills the process.
+    """
+    return openvino.Core()
 
 
 def _precision(core: openvino.Core, device: str, wanted: str) -> str:
