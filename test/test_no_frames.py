@@ -20,6 +20,7 @@ from lwseg_ros.ros.transport import PROFILE_VARIABLES, large_image_profile
 
 WITHOUT_OUR_PROFILE = ['env', *(word for name in PROFILE_VARIABLES for word in ('-u', name))]
 FULL_HD = (1080, 1920)
+FOUR_TIMES_FULL_HD = (2160, 3840)  # UDP brings some Full HD images through, but none of these
 OK, WARN, ERROR = '0', '1', '2'
 
 only_fast_dds = pytest.mark.skipif(
@@ -179,9 +180,10 @@ def test_a_camera_that_sends_nothing(driver, run, segment):
 def test_images_larger_than_the_shared_memory_of_the_camera(driver, run, segment):
     segment()
     large = {'reliability': 'BEST_EFFORT', 'size': FULL_HD}
+    larger = {**large, 'size': FOUR_TIMES_FULL_HD}
     remedy = f'{PROFILE_VARIABLES[0]} and {PROFILE_VARIABLES[1]} = {large_image_profile()}'
     masks = driver.collect(Image, 'mask')
-    camera = run(camera_command(WITHOUT_OUR_PROFILE, **large))
+    camera = run(camera_command(WITHOUT_OUR_PROFILE, **larger))
     _says(driver, ERROR, 'frames of /image were lost on their way: images larger than', remedy)
     # Beside another camera that is heard, every second frame is lost: a warning.
     heard = run(camera_command(**large))
