@@ -21,7 +21,7 @@ from rosbags.rosbag2 import Writer
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
 from lwseg_ros.evaluation.latency import CameraTimes, frame_figures
-from lwseg_ros.evaluation.live import LiveSettings, replay_live
+from lwseg_ros.evaluation.live import LiveSettings, merge_live, replay_live
 from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,18 @@ def test_every_frame_is_accounted_for_and_timed(tiny_model: Path, tmp_path: Path
     assert [row['stamp_ns'] for row in frames] == [10**18 + n * PERIOD_NS for n in range(20)]
     answered = [row['latency_ms'] for row in frames if row['latency_ms'] is not None]
     assert len(answered) == result['frames_processed']
+    assert all(row['stages_ms'] for row in frames if row['latency_ms'] is not None)
     assert np.percentile(answered, 99) == pytest.approx(result['latency_ms']['p99'], abs=0.02)
+
+    one, two = merge_live([tmp_path]), merge_live([tmp_path, tmp_path])
+    same = {name for name, value in result.items() if one.get(name) == value}
+    assert {'frames_in', 'dropped_share', 'stages_ms', 'memory_mb', 'cpu_cores'} <= same
+    for name in ('latency_ms', 'age_ms'):
+        assert one[name] == pytest.approx(result[name], abs=0.1)
+    assert two['frames_in'] == 40
+    assert two['frames_refused_by_node'] == 0
+    assert two['latency_ms'] == pytest.approx(one['latency_ms'], rel=0.1)
+    assert two['duration_s'] == pytest.approx(2 * result['duration_s'], abs=0.02)
 
 
 def test_several_topics_are_the_cameras_of_one_node(tiny_model: Path, tmp_path: Path) -> None:

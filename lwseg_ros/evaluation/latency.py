@@ -64,6 +64,7 @@ def frame_figures(cameras: Sequence[CameraTimes]) -> dict[str, Any]:
         'frames_in': sent,
         'frames_processed': len(latencies),
         'frames_dropped': sent - len(latencies),
+        'dropped_share': round(1 - len(latencies) / sent, 6),
         'frames_refused_by_node': _sum(camera.refused for camera in cameras),
         'frames_not_received_by_node': None if received is None else max(0, sent - received),
         'latency_ms': percentiles(latencies),

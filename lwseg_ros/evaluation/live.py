@@ -7,12 +7,13 @@ figures are kept apart from those of quality, in live.json.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from lwseg_ros.ros.replay import Replay
 
 FORMAT = 'lwseg live 1'
+RESULT, FRAMES = 'live.json', 'live_frames.jsonl'
 NODE_NAME = '/segmentation'
 ANSWER = 'drivable_mask'
 """Latency ends with the arrival of this output, the last of those the node always publishes."""
@@ -65,14 +67,15 @@ def replay_live(
     folder: Path,
     settings: LiveSettings,
     advance: Callable[[int, int], None] = lambda played, expected: None,
+    key: str = '',
 ) -> dict[str, Any]:
     """Play image topics of a bag to the node, and leave what came of it in `folder`.
 
     Several topics are the cameras of one node. Writes live.json, which is returned,
     live_frames.jsonl with the latency of every frame, and node.log, what the node said.
-    `advance(played, expected)` is called after every frame. Ctrl-C leaves the figures of what was
-    played until then, marked as interrupted, and is raised on. LwsegError if the node cannot be
-    started, ends by itself or answers nothing.
+    `advance(played, expected)` is called after every frame; `key` is kept in live.json. Ctrl-C
+    leaves the figures of what was played until then, marked as interrupted, and is raised on.
+    LwsegError if the node cannot be started, ends by itself or answers nothing.
     """
     network = find_model(settings.model)
     with ExitStack() as stack:
@@ -94,15 +97,17 @@ def replay_live(
         raise interrupt or LwsegError(
             f'the node answered none of the frames of {bag}: {node.last_words()}'
         )
+    rows = list(_frame_rows(played))
     result = {
         'format': FORMAT,
+        'key': key,
         'interrupted': interrupt is not None,
-        **live_figures(list(times.values()), usage),
-        'stages_ms': _stages([camera.replay for camera in played]),
-        'topics': {topic: live_figures([camera], []) for topic, camera in times.items()},
-        'restamped': sum(camera.frames.restamped for camera in played),
         'bag': str(bag),
-        'rate': settings.rate,
+        **_figures(list(times.values()), rows),
+        **_machine_use(usage),
+        'topics': {topic: frame_figures([camera]) for topic, camera in times.items()},
+        'restamped': sum(camera.frames.restamped for camera in played),
+        'settings': dataclasses.asdict(settings),
         'model': {
             'name': network.info.name,
             'sha256': sha256(network.path),
@@ -115,24 +120,90 @@ def replay_live(
         },
         'versions': {'lwseg': __version__, 'python': platform.python_version()},
     }
-    rows = ''.join(json.dumps(row) + '\n' for row in _frame_rows(times))
-    write_atomically(folder / 'live_frames.jsonl', rows.encode())
-    write_atomically(folder / 'live.json', (json.dumps(result, indent=2) + '\n').encode())
+    lines = ''.join(json.dumps(row) + '\n' for row in rows)
+    write_atomically(folder / FRAMES, lines.encode())
+    write_atomically(folder / RESULT, (json.dumps(result, indent=2) + '\n').encode())
     if interrupt is not None:
         raise interrupt
     return result
 
 
-def live_figures(cameras: Sequence[CameraTimes], usage: Sequence[Usage]) -> dict[str, Any]:
-    """Return frames, latencies, ages and, from samples over time, what the node used."""
-    ages = [camera.ages_ms() for camera in cameras]
-    figures = {**frame_figures(cameras), 'age_ms': percentiles(np.concatenate(ages))}
-    if not usage:
-        return figures
+def read_live(folder: Path) -> dict[str, Any] | None:
+    """Return the live.json of a folder, None if there is none."""
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    result: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+    return result
+
+
+def read_live_frames(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the live_frames.jsonl of a folder, none if there is none."""
+    path = folder / FRAMES
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+
+
+def merge_live(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the figures over the live replays of some folders, as if one had followed the other.
+
+    All frames are pooled, so percentiles are those of all; CPU is the mean by duration, memory the
+    most of any.
+    """
+    results = [result for folder in folders if (result := read_live(folder)) is not None]
+    times: list[CameraTimes] = []
+    every: list[dict[str, Any]] = []
+    start_s = 0.0
+    for folder, result in zip(folders, results, strict=True):
+        rows = read_live_frames(folder)
+        every += rows
+        for topic, figures in result['topics'].items():
+            times.append(
+                _times_of_rows([r for r in rows if r['topic'] == topic], figures, start_s)
+            )
+        start_s += result['duration_s']
+    weights = [result['duration_s'] for result in results]
+    cpu = [result['cpu_cores'] for result in results]
+    memory = [result['memory_mb'] for result in results]
+    first = results[0]
+    return {
+        'format': FORMAT,
+        'interrupted': any(result['interrupted'] for result in results),
+        'bags': [result['bag'] for result in results],
+        **_figures(times, every),
+        'cpu_cores': None if None in cpu else round(float(np.average(cpu, weights=weights)), 2),
+        'memory_mb': {
+            'first': memory[0]['first'],
+            'last': memory[-1]['last'],
+            'max': max(m['max'] for m in memory),
+        },
+        'restamped': sum(result['restamped'] for result in results),
+        **{
+            name: first[name]
+            for name in ('settings', 'model', 'machine', 'middleware', 'versions')
+        },
+    }
+
+
+def _figures(cameras: Sequence[CameraTimes], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return frames, latencies, ages, and how long the stages of the node took."""
+    stages = [row['stages_ms'] for row in rows if row['stages_ms'] is not None]
+    return {
+        **frame_figures(cameras),
+        'age_ms': percentiles(np.concatenate([camera.ages_ms() for camera in cameras])),
+        'stages_ms': {
+            name: percentiles([each[name] for each in stages])
+            for name in dict.fromkeys(name for each in stages for name in each)
+        },
+    }
+
+
+def _machine_use(usage: Sequence[Usage]) -> dict[str, Any]:
+    """Return what the node used, from samples taken while it was played to."""
     seconds = usage[-1].at_s - usage[0].at_s
     memory = [sample.memory_mb for sample in usage]
     return {
-        **figures,
         'cpu_cores': round((usage[-1].cpu_s - usage[0].cpu_s) / seconds, 2) if seconds else None,
         'memory_mb': {
             'first': round(memory[0], 1),
@@ -278,30 +349,38 @@ def _times(replay: Replay) -> CameraTimes:
     )
 
 
-def _stages(replays: Sequence[Replay]) -> dict[str, dict[str, float | None]]:
-    """Return the percentiles of each stage of the node; age by the stamp is that of the bag."""
-    names = dict.fromkeys(name for replay in replays for name in replay.stages_ms)
-    return {
-        name: percentiles([ms for replay in replays for ms in replay.stages_ms.get(name, [])])
-        for name in names
-        if name != 'age'
-    }
-
-
-def _frame_rows(times: dict[str, CameraTimes]) -> Iterator[dict[str, Any]]:
-    """Yield of every frame when it was sent, seconds after the first, and its latency."""
-    begin_s = min(next(iter(camera.sent_s.values())) for camera in times.values())
-    for topic, camera in times.items():
-        for stamp_ns, sent_s in camera.sent_s.items():
-            answered_s = camera.answered_s.get(stamp_ns)
+def _frame_rows(cameras: Sequence[_Camera]) -> Iterator[dict[str, Any]]:
+    """Yield of every frame when it was sent, seconds after the first, and how long it took."""
+    begin_s = min(next(iter(camera.replay.sent_s.values())) for camera in cameras)
+    for topic, _, _, replay in cameras:
+        answered_s = replay.answered[ANSWER]
+        for stamp_ns, sent_s in replay.sent_s.items():
+            took_s = answered_s[stamp_ns] - sent_s if stamp_ns in answered_s else None
+            # The node's age is that by the stamp, which is of the day of the recording.
+            stages = dict(replay.stages_ms.get(stamp_ns, {}))
+            stages.pop('age', None)
             yield {
                 'topic': topic,
                 'stamp_ns': stamp_ns,
-                'sent_s': round(sent_s - begin_s, 4),
-                'latency_ms': None
-                if answered_s is None
-                else round((answered_s - sent_s) * 1e3, 2),
+                'sent_s': round(sent_s - begin_s, 6),
+                'latency_ms': None if took_s is None else round(took_s * 1e3, 3),
+                'stages_ms': stages or None,
             }
+
+
+def _times_of_rows(
+    rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any], start_s: float
+) -> CameraTimes:
+    """Return the times of a camera as live_frames.jsonl and live.json have them."""
+    sent = {row['stamp_ns']: start_s + row['sent_s'] for row in rows}
+    answered = {
+        row['stamp_ns']: start_s + row['sent_s'] + row['latency_ms'] / 1e3
+        for row in rows
+        if row['latency_ms'] is not None
+    }
+    lost = figures['frames_not_received_by_node']
+    received = None if lost is None else len(sent) - lost
+    return CameraTimes(sent, answered, received, figures['frames_refused_by_node'])
 
 
 def _camera_name(number: int) -> str:

@@ -66,8 +66,8 @@ class Replay:
         """`time.monotonic()` of sending, by stamp."""
         self.answered: dict[str, dict[int, float]] = {output: {} for output in outputs}
         """`time.monotonic()` of arrival, by output and stamp."""
-        self.stages_ms: dict[str, list[float]] = {}
-        """How long each stage of the node took for every frame it answered, by name."""
+        self.stages_ms: dict[int, dict[str, float]] = {}
+        """How long each stage of the node took, by stamp and name."""
         self.diagnostics: dict[str, str] = {}
         """The newest values of the node's diagnostics."""
         self._image_topic, self._image_type = image_topic, IMAGE_TYPES[image_type]
@@ -200,9 +200,10 @@ class Replay:
                     self._changed.notify_all()
 
     def _time(self, message: DiagnosticArray) -> None:
-        for item in message.status[0].values:
-            stage = item.key.removesuffix('_ms')
-            self.stages_ms.setdefault(stage, []).append(float(item.value))
+        stamp = message.header.stamp
+        self.stages_ms[stamp.sec * 10**9 + stamp.nanosec] = {
+            item.key.removesuffix('_ms'): float(item.value) for item in message.status[0].values
+        }
 
     def _spin(self) -> None:
         with contextlib.suppress(ExternalShutdownException):
