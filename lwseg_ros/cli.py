@@ -26,7 +26,10 @@ Model = Annotated[str, typer.Argument(help='A shipped model (road) or the path o
 Backend = Annotated[
     str, typer.Option(help='auto, openvino, onnxruntime or torch; auto takes the fastest.')
 ]
-Precision = Annotated[str, typer.Option(help='auto, fp32 or bf16.')]
+Precision = Annotated[str, typer.Option(help='auto, fp32, bf16 or int8.')]
+bag_app = typer.Typer(help='Evaluate models on recorded drives.', no_args_is_help=True)
+app.add_typer(bag_app, name='bag')
+
 DataRoot = Annotated[
     Path | None,
     typer.Option(help='Folder that relative data paths start from; else $LWSEG_DATA.'),
@@ -192,6 +195,86 @@ def segment(
         segment_files(segmenter, inputs, out, options, Console())
 
 
+@bag_app.command('evaluate')
+def bag_evaluate(
+    bags: Annotated[
+        list[Path], typer.Argument(help='ROS 1 bags, ROS 2 bag folders, .mcap or .db3 files.')
+    ],
+    out: Annotated[Path, typer.Option(help='Folder for the results, one in it for each bag.')],
+    model: Annotated[str, typer.Option(help='A shipped model or the path of a file.')] = 'road',
+    backend: Backend = 'auto',
+    precision: Precision = 'auto',
+    input_size: Annotated[
+        str, typer.Option(help="model (the model's own), source (the image's), or WxH.")
+    ] = 'model',
+    against: Annotated[
+        str, typer.Option(help='A second model, to see where the two disagree.')
+    ] = '',
+    against_backend: Annotated[
+        str, typer.Option(help='Its backend; alone: the same model on another backend.')
+    ] = '',
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help='An image topic, may be repeated; without it every camera.'),
+    ] = None,
+    truth_topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Label topic with ids, mono8 or mono16; IMAGE_TOPIC=LABEL_TOPIC for several.'
+        ),
+    ] = None,
+    truth_folder: Annotated[
+        Path | None,
+        typer.Option(help='Folder of label PNG files named by stamp or index: [BAG/][TOPIC/].'),
+    ] = None,
+    truth_space: Annotated[
+        str | None, typer.Option(help="Label space of the truth: a name or .yaml; the model's.")
+    ] = None,
+    truth_tolerance_ms: Annotated[
+        float, typer.Option(min=0, help='How far stamps of truth and image may be apart.')
+    ] = 10.0,
+    low_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help='Confidence below this counts as low.')
+    ] = 0.5,
+    block_seconds: Annotated[
+        float, typer.Option(min=0.01, help='Length of the blocks that intervals resample.')
+    ] = 2.0,
+    alpha: Annotated[
+        float, typer.Option(min=0, max=1, help='Share of the label colours in the overlay.')
+    ] = 0.5,
+    mcap: Annotated[bool, typer.Option(help='Write the MCAP bag of images and masks.')] = True,
+    video: Annotated[bool, typer.Option(help='Write the overlay videos.')] = True,
+    copy_topics: Annotated[
+        bool, typer.Option('--copy-topics', help="Copy the bag's other topics into the MCAP.")
+    ] = False,
+) -> None:
+    """Evaluate a model on every image of recorded drives; docs/replay.md tells what comes out."""
+    from lwseg_ros.evaluation.replay import Settings
+    from lwseg_ros.evaluation.replay_run import evaluate_bags
+
+    settings = Settings(
+        model=model,
+        backend=backend,
+        precision=precision,
+        input_size=input_size,
+        against=against,
+        against_backend=against_backend,
+        topics=tuple(topic or ()),
+        truth_topics=tuple(truth_topic or ()),
+        truth_folder=truth_folder,
+        truth_space=truth_space,
+        truth_tolerance_ms=truth_tolerance_ms,
+        low_confidence=low_confidence,
+        block_seconds=block_seconds,
+        alpha=alpha,
+        mcap=mcap,
+        video=video,
+        copy_topics=copy_topics,
+    )
+    if evaluate_bags(bags, out, settings, Console())['interrupted']:
+        raise KeyboardInterrupt
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help='best.safetensors of `lwseg train`, say.')],
@@ -225,6 +308,34 @@ def export(
     elif network is not None or label_space is not None:
         raise LwsegError('--network and --label-space go together')
     Console().print_json(data=export_checkpoint(checkpoint, out, name, round_to_bf16))
+
+
+@app.command()
+def quantize(
+    model: Model,
+    data: Annotated[
+        list[str],
+        typer.Option(help='FORMAT:PATH of labelled images to calibrate on; may be repeated.'),
+    ],
+    out: Annotated[Path, typer.Option(help='The .onnx file to write.')],
+    split: Annotated[str, typer.Option(help='Split of the data.')] = 'train',
+    images: Annotated[
+        int, typer.Option(min=1, help='Images of each data set for ranges, and as many to check.')
+    ] = 32,
+    max_loss: Annotated[
+        float, typer.Option(min=0, help='Points of mIoU or drivable IoU that may be lost.')
+    ] = 0.5,
+    minutes: Annotated[
+        float, typer.Option(min=0, help='Most time for finding out which layers lose most.')
+    ] = 10.0,
+    data_root: DataRoot = None,
+) -> None:
+    """Make an int8 model, calibrated on real images, that keeps its accuracy."""
+    from lwseg_ros.training.quantize import quantize as run
+
+    console = Console()
+    report = run(model, data, out, split, data_root, images, max_loss, minutes, console)
+    console.print_json(data=report)
 
 
 @app.command(

@@ -56,9 +56,9 @@ class BagImages:
 
     def __init__(self, path: Path, topic: str | None) -> None:
         self.path = path
-        self._reader = _open_reader(path)
+        self._reader = open_reader(path)
         try:
-            self.topics = _topics(self._reader)
+            self.topics = topics_of(self._reader)
             self.topic = self._choose(topic)
         except BaseException:
             self.close()
@@ -122,7 +122,7 @@ class BagImages:
         except Exception as error:
             raise DataError(
                 f'bag {self.path} is damaged after {number} of {topic.messages} messages of '
-                f'{topic.name}: {_reason(error)}'
+                f'{topic.name}: {reason(error)}'
             ) from None
 
     def _choose(self, name: str | None) -> BagTopic:
@@ -155,7 +155,8 @@ def open_bag(path: str | Path, topic: str | None = None) -> BagImages:
     return BagImages(Path(path), topic)
 
 
-def _open_reader(path: Path) -> Ros1Reader | Ros2Reader:
+def open_reader(path: Path) -> Ros1Reader | Ros2Reader:
+    """Open a bag with rosbags; DataError if it is none, is cut off or damaged."""
     if not path.exists():
         raise DataError(f'there is no bag at {path}')
     if path.is_dir() and not (path / 'metadata.yaml').exists():
@@ -175,12 +176,13 @@ def _open_reader(path: Path) -> Ros1Reader | Ros2Reader:
     # A damaged file makes the decoders below raise whatever its bytes lead them to.
     except Exception as error:
         raise DataError(
-            f'bag {path} cannot be read, it is damaged or cut off: {_reason(error)}'
+            f'bag {path} cannot be read, it is damaged or cut off: {reason(error)}'
         ) from None
     return reader
 
 
-def _topics(reader: Ros1Reader | Ros2Reader) -> dict[str, BagTopic]:
+def topics_of(reader: Ros1Reader | Ros2Reader) -> dict[str, BagTopic]:
+    """Return the topics of an open bag by name."""
     counts: dict[tuple[str, str], int] = {}
     for connection in reader.connections:
         key = (connection.topic, connection.msgtype)
@@ -188,6 +190,7 @@ def _topics(reader: Ros1Reader | Ros2Reader) -> dict[str, BagTopic]:
     return {name: BagTopic(name, type_, count) for (name, type_), count in sorted(counts.items())}
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return what an exception says, in one line."""
     sentence = ' '.join(str(error).split()).rstrip('.')
     return sentence or type(error).__name__

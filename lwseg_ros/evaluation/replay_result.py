@@ -6,9 +6,9 @@ the same shape (one bag is a merge of one):
     result.json      Result: figures with their confidence intervals; nothing in it is timed
     frames.jsonl     FrameRecord: one line a frame, in the order of evaluation
     timing.json      Timing: how fast it went, the only file that differs between two runs
-    replay/          an MCAP bag: the camera images, masks, confidence and overlay, same stamps
+    replay/          an MCAP bag: camera images, masks, confidence and overlays, same stamps
     overlay_*.mp4    an overlay video of each camera
-    look_first/*.jpg camera and overlay side by side of the frames in `Result['look_first']`
+    look_first/*.jpg camera image, overlay and truth of the frames in `Result['look_first']`
 
 Every figure follows from the whole-numbered counts in `Result['blocks']`: results are merged by
 putting their blocks together, and two results are compared block by block.
@@ -148,7 +148,7 @@ class LookFirst(TypedDict):
     """The figure that is worst here."""
     value: float
     picture: str
-    """Path of its picture below the bag's folder."""
+    """Its pictures below the bag's folder: this and _input.jpg, _overlay.jpg or _truth.jpg."""
 
 
 class BrokenMessage(TypedDict):
@@ -197,6 +197,8 @@ class BagEntry(TypedDict):
     topics: list[TopicEntry]
     left_out: list[str]
     """Image topics that are not evaluated."""
+    not_copied: list[str]
+    """Topics of unknown types, which could not be copied on request."""
     broken: list[BrokenMessage]
     """The first of them (at most 100); the topics have the numbers."""
     frames: int
@@ -241,7 +243,7 @@ class Result(TypedDict):
 
 
 class FrameRecord(TypedDict):
-    """A line of frames.jsonl: one message. A broken one has only the first five and `error`."""
+    """A line of frames.jsonl: one message. A broken one has an `error` and no figures."""
 
     topic: str
     index: int
@@ -253,7 +255,7 @@ class FrameRecord(TypedDict):
     height: int
     truth: bool
     figures: dict[str, float | None]
-    """By the names in FIGURES, without boundary_f1, drivable_boundary_f1, calibration_error."""
+    """By the names in FIGURES."""
     moved: float | None
     """Median image motion since the frame before, as a share of the image's diagonal."""
 

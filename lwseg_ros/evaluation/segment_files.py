@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lwseg_ros.errors import DataError, FrameError, LwsegError
+from lwseg_ros.evaluation.overlay_video import OverlayVideo
 from lwseg_ros.inference.model_file import write_atomically
 from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
 from lwseg_ros.overlay import overlay
@@ -228,7 +229,8 @@ def _segment_frames(
     elapsed = drivable = 0.0
     number = refused = 0
     outputs: list[Path] = []
-    with _OverlayVideo(job.stem, frames.rate) as video:
+    path = job.stem.with_name(f'{job.stem.name}_overlay.mp4')
+    with OverlayVideo(path, frames.rate) as video:
         for frame in frames.stream:
             advance()
             try:
@@ -244,6 +246,7 @@ def _segment_frames(
                 stem = job.stem / f'{number:06d}'
                 outputs += _write(result, image, segmenter, stem, options)
             if options.overlay:
+                _make_folder(path.parent)
                 video.add(_painted(result, image, segmenter, options))
             number += 1
         if not number:
@@ -340,47 +343,6 @@ def _painted(
     result: Segmentation, image: Image, segmenter: Segmenter, options: FileOptions
 ) -> Image:
     return overlay(image, result.labels, segmenter.label_space.palette, options.alpha)
-
-
-@dataclass
-class _OverlayVideo:
-    """An MP4 that is written under a temporary name and renamed when it is complete."""
-
-    stem: Path
-    rate: float
-    written: list[Path] = field(default_factory=list)
-    _writer: cv2.VideoWriter | None = None
-    _size: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        self._path = self.stem.with_name(f'{self.stem.name}_overlay.mp4')
-        self._partial = self._path.with_name(f'.{self._path.stem}.part.mp4')
-
-    def add(self, image: Image) -> None:
-        """Append a frame; one of another size is fitted to the first."""
-        if self._writer is None:
-            _make_folder(self._path.parent)
-            self._size = (image.shape[1], image.shape[0])
-            code = cv2.VideoWriter.fourcc(*'mp4v')
-            self._writer = cv2.VideoWriter(str(self._partial), code, self.rate, self._size)
-            if not self._writer.isOpened():
-                raise LwsegError(f'{self._path} cannot be written: no MP4 encoder in this OpenCV')
-        if (image.shape[1], image.shape[0]) != self._size:
-            image = _as_image(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA))
-        self._writer.write(_bgr(image))
-
-    def __enter__(self) -> _OverlayVideo:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        if kind is None:
-            self._partial.replace(self._path)
-            self.written.append(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> None:

@@ -1,0 +1,236 @@
+"""The truth of a bag's frames: label topics of the bag, or a folder of PNG files.
+
+Truth and frames are paired by their stamps before any frame is evaluated; not every frame needs
+to have truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lwseg_ros.errors import DataError, FrameError
+from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.evaluation.dataset import AS_IDS, Coding, read_labels
+from lwseg_ros.evaluation.layouts import LABEL_SPACE_FILE
+from lwseg_ros.evaluation.recording import RawMessage, Recording, in_order
+from lwseg_ros.evaluation.replay_figures import file_name
+from lwseg_ros.inference.model_file import sha256
+from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.ros.image_messages import image_from_message
+
+Labels = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+Fetch = Callable[[], Labels]
+
+_STAMP_FROM = 10**9
+"""A number in a file name from here on is a stamp in ns, a smaller one an index (our choice)."""
+_NAME = re.compile(r'(\d+)[._](\d{9})|(?:.*\D)?(\d+)')
+_BYTES = {'mono8': 1, '8UC1': 1, 'mono16': 2, '16UC1': 2}
+
+
+@dataclass
+class Truth:
+    """The truth of one camera; `labels` is asked for every frame of `frames`, in their order."""
+
+    source: str
+    frames: frozenset[int]
+    """Numbers of the image messages that have truth."""
+    unmatched: int
+    digest: str
+    """SHA-256 of what is not in the bag, else ''."""
+    _fetch: Iterator[Fetch]
+
+    def labels(self) -> Fetch:
+        """Return what reads the labels uint8 `[H, W]` of the next frame; it raises FrameError."""
+        return next(self._fetch)
+
+
+def topic_truth(
+    recording: Recording,
+    topic: str,
+    frames: Numbers,
+    stamps: Numbers,
+    tolerance_ns: int,
+) -> Truth:
+    """Pair a label topic (mono8 or mono16 ids, PNG) with frames, given in order with stamps."""
+    found = recording.topics.get(topic)
+    if found is None or found.type not in (IMAGE, COMPRESSED_IMAGE):
+        listing = ', '.join(str(t) for t in recording.topics.values())
+        raise DataError(f'bag {recording.path} has no label topic {topic}: it holds {listing}')
+    label_stamps = recording.index([topic]).stamps
+    at = nearest(stamps, label_stamps, tolerance_ns)
+    paired = at >= 0
+
+    def fetch() -> Iterator[Fetch]:
+        def reading(message: RawMessage) -> Fetch:
+            return lambda: labels_of(recording.decode(message))
+
+        for _, message in in_order(recording.messages([topic]), at[paired]):
+            yield reading(message)
+
+    unmatched = len(label_stamps) - int(np.count_nonzero(paired))
+    return Truth(topic, frozenset(frames[paired].tolist()), unmatched, '', fetch())
+
+
+def folder_truth(
+    folder: Path,
+    space: LabelSpace,
+    frames: Numbers,
+    stamps: Numbers,
+    tolerance_ns: int,
+) -> Truth:
+    """Pair PNG files of ids, named by stamp or index, with frames, given in order with stamps.
+
+    `1700000000123456789.png`, `1700000000.123456789.png` and `1700000000_123456789.png` are
+    stamps; `12.png` and `frame_000012.png` are the frame of index 12, counted from 0.
+    """
+    files = sorted(folder.glob('*.png'))
+    if not files:
+        raise DataError(f'{folder} has no truth: wanted PNG files named by stamp or index')
+    by_stamp: dict[int, Path] = {}
+    by_index: dict[int, Path] = {}
+    for file in files:
+        match = _NAME.fullmatch(file.stem)
+        if match is None:
+            raise DataError(
+                f'{file} is named neither by a stamp nor by an index: wanted SECONDS.NANOSECONDS, '
+                'NANOSECONDS or the number of the frame'
+            )
+        seconds, nanoseconds, number = match.groups()
+        value = int(number) if number else int(seconds) * 10**9 + int(nanoseconds)
+        (by_index if number and value < _STAMP_FROM else by_stamp)[value] = file
+    chosen: dict[int, Path] = {}
+    label_stamps = np.array(sorted(by_stamp), np.int64)
+    for place, label in enumerate(nearest(stamps, label_stamps, tolerance_ns).tolist()):
+        if label >= 0:
+            chosen[place] = by_stamp[int(label_stamps[label])]
+    for index, file in by_index.items():
+        if index < len(frames):
+            chosen.setdefault(index, file)
+    coding = _coding(space)
+
+    def fetch() -> Iterator[Fetch]:
+        def reading(file: Path) -> Fetch:
+            return lambda: _read(file, coding)
+
+        for place in sorted(chosen):
+            yield reading(chosen[place])
+
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f'{file.name} {sha256(file)}\n'.encode())
+    return Truth(
+        str(folder),
+        frozenset(int(frames[place]) for place in chosen),
+        len(files) - len(chosen),
+        digest.hexdigest(),
+        fetch(),
+    )
+
+
+def truth_folder(folder: Path, bag: str, topic: str, topics: Sequence[str]) -> Path:
+    """Return where in a folder the truth of a camera is: FOLDER/BAG/TOPIC, each part if there.
+
+    DataError if it is missing, or is one folder for several cameras.
+    """
+    if not folder.is_dir():
+        raise DataError(f'there is no folder {folder} with truth')
+    base = folder / bag if (folder / bag).is_dir() else folder
+    own = base / file_name(topic)
+    if own.is_dir():
+        return own
+    if len(topics) > 1:
+        raise DataError(
+            f'{base} has no folder {own.name}: with several cameras, the truth of each is in a '
+            f'folder of its own ({", ".join(file_name(t) for t in topics)})'
+        )
+    return base
+
+
+def truth_space(name: str | None, folder: Path | None, model_space: LabelSpace) -> LabelSpace:
+    """Return the label space of truth: as named, as the folder's file says, or the model's."""
+    if name is not None:
+        return LabelSpace.load(name)
+    if folder is not None and (folder / LABEL_SPACE_FILE).is_file():
+        return LabelSpace.load(folder / LABEL_SPACE_FILE)
+    return model_space
+
+
+def nearest(stamps: Numbers, others: Numbers, tolerance_ns: int) -> Numbers:
+    """Return of each stamp the place of the nearest other, -1 if none is within the tolerance.
+
+    Both are the nearest of each other: nothing is paired twice.
+    """
+    result = np.full(len(stamps), -1, np.int64)
+    if not len(stamps) or not len(others):
+        return result
+    there, back = _closest(stamps, others), _closest(others, stamps)
+    places = np.arange(len(stamps))
+    mutual = back[there] == places
+    near = np.abs(others[there] - stamps) <= tolerance_ns
+    result[mutual & near] = there[mutual & near]
+    return result
+
+
+def labels_of(message: Any) -> Labels:
+    """Return the ids uint8 `[H, W]` of a label message; FrameError if it is none."""
+    if not hasattr(message, 'encoding'):
+        image_from_message(message)  # refuses what is damaged
+        data = np.frombuffer(bytes(message.data), np.uint8)
+        return _ids(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), message.format)
+    size = _BYTES.get(message.encoding)
+    if size is None:
+        raise FrameError(f'encoding is {message.encoding!r}: labels are {", ".join(_BYTES)}')
+    height, width, step = message.height, message.width, message.step
+    data = np.frombuffer(message.data, np.uint8)
+    if min(height, width) < 1 or step < width * size or data.size < step * height:
+        raise FrameError(
+            f'data has {data.size} bytes and step {step}: not {width}x{height} {message.encoding}'
+        )
+    rows = data[: step * height].reshape(height, step)[:, : width * size]
+    if size == 1:
+        return np.ascontiguousarray(rows)
+    values = np.ascontiguousarray(rows).view('>u2' if message.is_bigendian else '<u2')
+    return _ids(values.astype(np.uint16), message.encoding)
+
+
+def _ids(values: Any, what: str) -> Labels:
+    if values is None or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
+        raise FrameError(f'labels are one channel of ids of 8 or 16 bits, not {what}')
+    if values.dtype == np.uint8:
+        return np.asarray(values, np.uint8)
+    values = np.where(values == np.iinfo(np.uint16).max, IGNORE_ID, values)
+    if values.max() > IGNORE_ID:
+        raise FrameError(f'label {values.max()} is above 255: are these instance numbers?')
+    return np.asarray(values, np.uint8)
+
+
+def _read(file: Path, coding: Coding) -> Labels:
+    try:
+        return read_labels(file, coding)
+    except DataError as error:
+        raise FrameError(str(error)) from None
+
+
+def _coding(space: LabelSpace) -> Coding:
+    colors = {c.color: c.id for c in space.classes}
+    return Coding(AS_IDS.ids, tuple(colors.items()) if len(colors) == len(space.classes) else ())
+
+
+def _closest(stamps: Numbers, others: Numbers) -> Numbers:
+    """Return of each stamp the place of the closest other, of equals the first."""
+    order = np.argsort(others, kind='stable')
+    ordered = others[order]
+    right = np.searchsorted(ordered, stamps).clip(0, len(others) - 1)
+    left = np.searchsorted(ordered, ordered[(right - 1).clip(0)])
+    takes_left = np.abs(ordered[left] - stamps) <= np.abs(ordered[right] - stamps)
+    return np.asarray(order[np.where(takes_left, left, right)], np.int64)
