@@ -15,7 +15,12 @@ TORCH = ['torch>=2.4', 'safetensors>=0.4']
 OPENVINO = ['openvino>=2024.6']
 ONNXRUNTIME = ['onnxruntime>=1.17']
 ONNX = ['onnx>=1.16']
+# TensorRT itself comes with the system (see docs/tensorrt.md): on PyPI its name is a stub that
+# fetches gigabytes, of no use on a Jetson.
+TENSORRT = [*ONNX, 'cuda-bindings>=12.6']
 BAGS = ['rosbags>=0.10']
+REPORT = ['jinja2>=3.0', 'matplotlib>=3.5']
+RAY = ['ray>=2.9']
 SBD = ['scipy>=1.7']
 
 EXTRAS = {
@@ -23,11 +28,15 @@ EXTRAS = {
     'openvino': OPENVINO,
     'onnxruntime': ONNXRUNTIME,
     'torch': TORCH,
+    'tensorrt': TENSORRT,
     # Other people's ONNX files are joined to our pre- and post-processing by the onnx library.
     'onnx': ONNX,
     # Training and exporting; PyTorch's exporter is built on onnxscript.
     'train': [*TORCH, *ONNX, 'onnxscript>=0.3', 'lightning-fabric>=2.4', 'tensorboard>=2.10'],
-    'bags': BAGS,
+    # Bags, and the report of an evaluation of them.
+    'bags': [*BAGS, *REPORT],
+    # Evaluating many bags on a cluster.
+    'ray': RAY,
     # The label files of the Semantic Boundaries Dataset are MATLAB files.
     'sbd': SBD,
     'demo': OPENVINO + BAGS,
@@ -43,8 +52,15 @@ EXTRAS = {
         'ros-lifecycle-msgs~=2.0.3',
         'ros-rcl-interfaces~=2.0.3',
     ],
-    # colcon runs pytest because this extra of this name asks for it.
-    'test': ['pytest>=6.2', 'hypothesis>=6.100', *SBD],
+    # colcon runs pytest because this extra of this name asks for it. TensorRT for RTX has
+    # TensorRT's interface and builds engines without a GPU.
+    'test': [
+        'pytest>=6.2',
+        'hypothesis>=6.100',
+        *SBD,
+        *TENSORRT,
+        'tensorrt_rtx>=1.4; platform_machine == "x86_64"',
+    ],
     # torchmetrics is the reference that our metrics are tested against.
     'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit', 'torchmetrics>=1.0'],
 }
@@ -69,7 +85,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={NAME: ['py.typed', 'models/*']},
+    package_data={NAME: ['py.typed', 'models/*', 'evaluation/*.jinja']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models_for_tests import make_tiny_model
+from models_for_tests import make_network_model, make_tiny_model
 
 if TYPE_CHECKING:
     from ros_for_tests import Driver, NodeProcess
@@ -23,6 +24,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an ONNX model that names each pixel by the nearest colour of CamVid's palette."""
     pytest.importorskip('torch', reason='the tiny model is exported with PyTorch')
     return make_tiny_model(tmp_path_factory.mktemp('models') / 'tiny.onnx')
+
+
+@pytest.fixture(scope='session')
+def exported_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Return a function from a network's name to the network and its ONNX file, exported once."""
+    pytest.importorskip('torch', reason='networks are exported with PyTorch')
+
+    @functools.cache
+    def export(name: str) -> tuple[Any, Path]:
+        path = tmp_path_factory.mktemp('networks') / f'{name}.onnx'
+        return make_network_model(name, path), path
+
+    return export
 
 
 @pytest.fixture(scope='session')

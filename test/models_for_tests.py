@@ -38,3 +38,26 @@ def tiny_network(sharpness: float = 4.0) -> 'torch.nn.Module':  # noqa: F821, UP
         network.weight.copy_(2 * sharpness * colors[:, :, None, None])
         network.bias.copy_(-sharpness * (colors**2).sum(1))
     return network.eval()
+
+
+def make_network_model(name: str, path: Path) -> 'torch.nn.Module':  # noqa: F821, UP037
+    """Export a network of the catalog, for the 11 CamVid classes, and return it.
+
+    It is not trained, but its norms have met data and no class wins everywhere.
+    """
+    import torch
+
+    from lwseg_ros.inference.graph import export_onnx, round_weights
+    from lwseg_ros.networks import create_network
+
+    torch.manual_seed(0)
+    info = ModelInfo(name, name, LabelSpace.load('camvid'), (96, 128))
+    network = create_network(name, info.label_space.num_classes)
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))
+        network.eval()
+        last = network.segm if hasattr(network, 'segm') else network.classifier
+        last.bias -= network(torch.randn(1, 3, 64, 96)).mean((0, 2, 3))
+    round_weights(network)
+    export_onnx(network, info, path)
+    return network

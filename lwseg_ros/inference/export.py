@@ -7,12 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends import open_backend
-from lwseg_ros.inference.backends.base import Backend, BackendOptions
+from lwseg_ros.inference.backends.base import BackendOptions
 from lwseg_ros.inference.graph import (
     export_onnx,
     load_network,
@@ -20,17 +17,15 @@ from lwseg_ros.inference.graph import (
     save_safetensors,
 )
 from lwseg_ros.inference.model_file import (
-    ModelInfo,
     ModelSource,
     model_kind,
     read_model_info,
     sha256,
 )
+from lwseg_ros.inference.self_check import label_agreement
 
 LEAST_AGREEMENT = 0.995
 """The share of pixels on which the exported model must name the class that PyTorch names."""
-
-_CHECK_IMAGES = 4
 
 
 def export_checkpoint(
@@ -67,11 +62,13 @@ def export_checkpoint(
     partial = out.with_name(f'.{out.stem}.part.onnx')
     try:
         export_onnx(network, info, partial)
-        options = BackendOptions(info.input_size, precision='fp32')
+        options = BackendOptions(info.input_size, device='cpu', precision='fp32')
         exported = open_backend('auto', ModelSource(partial, info, onnx=partial), options)
         weights = ModelSource(checkpoint, info, safetensors=checkpoint)
-        agreement = _label_agreement(exported, open_backend('torch', weights, options), info)
-        if agreement < LEAST_AGREEMENT:
+        agreement = label_agreement(
+            exported, open_backend('torch', weights, options), info, info.input_size
+        )
+        if not agreement >= LEAST_AGREEMENT:
             raise ModelError(
                 f'the export of {checkpoint} agrees with PyTorch on {100 * agreement:.2f} % of '
                 f'the pixels only, {100 * LEAST_AGREEMENT} % are wanted: nothing was written'
@@ -86,18 +83,3 @@ def export_checkpoint(
         'checked_with': exported.description,
         'label_agreement': agreement,
     }
-
-
-def _label_agreement(exported: Backend, reference: Backend, info: ModelInfo) -> float:
-    """Return the share of pixels on which two backends name the same class."""
-    random = np.random.default_rng(0)
-    classes = info.label_space.drivable_vector()
-    shares = []
-    for _ in range(_CHECK_IMAGES):
-        coarse = random.integers(0, 224, (8, 12, 3), dtype=np.uint8)
-        image = cv2.resize(coarse, info.input_size[::-1], interpolation=cv2.INTER_LINEAR)
-        images = np.asarray(image, np.uint8)[np.newaxis]
-        images += random.integers(0, 32, images.shape, dtype=np.uint8)
-        labels = [backend.run(images, classes).labels for backend in (exported, reference)]
-        shares.append(np.mean(labels[0] == labels[1]))
-    return float(np.mean(shares))

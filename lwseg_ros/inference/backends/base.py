@@ -13,6 +13,9 @@ from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.model_file import ModelSource
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
+NOT_QUANTIZED = (
+    'precision int8 needs a quantized model: road-int8, say, or one made by lwseg quantize'
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class BackendOptions:
 
     `input_size` is the network size (height, width); an empty `device` is the backend's own
     choice; `threads` None leaves the number of CPU threads to the library; `batch` is the most
-    images of one call, None leaves it to the backend.
+    images of one call, None leaves it to the backend. `engine_cache_dir` keeps what is built for
+    a device (empty: the user's cache), and `force_rebuild` builds it anew.
     """
 
     input_size: tuple[int, int]
@@ -29,6 +33,8 @@ class BackendOptions:
     precision: str = 'auto'
     threads: int | None = None
     batch: int | None = None
+    engine_cache_dir: str = ''
+    force_rebuild: bool = False
 
 
 class Planes(NamedTuple):

@@ -1,0 +1,59 @@
+"""Does a reduced precision still name the classes that fp32 names? On images of our own making."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lwseg_ros.inference.backends.base import Backend
+from lwseg_ros.inference.model_file import ModelInfo
+
+LEAST_AGREEMENT = 0.99
+"""The share of pixels on which a reduced precision must name the class that fp32 names."""
+
+_CHECK_IMAGES = 4
+
+
+def label_agreement(
+    first: Backend, second: Backend, info: ModelInfo, size: tuple[int, int]
+) -> float:
+    """Return the share of pixels on which two backends name the same class; NaN if one is broken.
+
+    `size` is the network size (height, width) of both.
+
+    Broken is a backend whose logits are not finite somewhere: `graph.py` gives such a pixel the
+    confidence 0 and no other. The images are seeded: coarse colours with noise on them.
+    """
+    classes = info.label_space.drivable_vector()
+    shares = []
+    for images in _check_images(size):
+        planes = [backend.run(images, classes) for backend in (first, second)]
+        if any(not plane.confidence.all() for plane in planes):
+            return float('nan')
+        shares.append(np.mean(planes[0].labels == planes[1].labels))
+    return float(np.mean(shares))
+
+
+def refusal(agreement: float) -> str:
+    """Return why a reduced precision of this agreement must not be used, or '' if it may."""
+    if np.isnan(agreement):
+        return 'it gives NaN or infinity'
+    if agreement < LEAST_AGREEMENT:
+        return (
+            f'it agrees with fp32 on {100 * agreement:.2f} % of the pixels, '
+            f'{100 * LEAST_AGREEMENT:g} % are wanted'
+        )
+    return ''
+
+
+def _check_images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Return images uint8 `[1, h, w, 3]`."""
+    random = np.random.default_rng(0)
+    images = []
+    for _ in range(_CHECK_IMAGES):
+        coarse = random.integers(0, 224, (8, 12, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR)
+        noise = random.integers(0, 32, image.shape, dtype=np.uint8)
+        images.append((np.asarray(image, np.uint8) + noise)[np.newaxis])
+    return images
