@@ -17,7 +17,7 @@ ONNXRUNTIME = ['onnxruntime>=1.17']
 ONNX = ['onnx>=1.16']
 # TensorRT itself comes with the system (see docs/tensorrt.md): on PyPI its name is a stub that
 # fetches gigabytes, of no use on a Jetson.
-TENSORRT = [*ONNX, 'cuda-bindings>=12.6']
+TENSORRT = [*ONNX, 'cuda-bindings>=11.8.6']
 BAGS = ['rosbags>=0.10']
 REPORT = ['jinja2>=3.0', 'matplotlib>=3.5']
 RAY = ['ray>=2.9']
@@ -31,6 +31,8 @@ EXTRAS = {
     'tensorrt': TENSORRT,
     # Other people's ONNX files are joined to our pre- and post-processing by the onnx library.
     'onnx': ONNX,
+    # Int8 models (lwseg quantize).
+    'quantize': [*ONNX, *ONNXRUNTIME],
     # Training and exporting; PyTorch's exporter is built on onnxscript.
     'train': [*TORCH, *ONNX, 'onnxscript>=0.3', 'lightning-fabric>=2.4', 'tensorboard>=2.10'],
     # Bags, and the report of an evaluation of them.

@@ -17,6 +17,7 @@ from lwseg_ros import Segmenter
 from lwseg_ros.errors import InferenceError, ModelError
 from lwseg_ros.inference.backends import BACKENDS, open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions
+from lwseg_ros.inference.backends.cuda import has_gpu
 from lwseg_ros.inference.model_file import ModelSource, find_model, list_models
 
 ONNX_BACKENDS = ['openvino', 'onnxruntime']
@@ -173,7 +174,9 @@ def test_auto_takes_the_first_and_says_so(
     said = [record.getMessage() for record in caplog.records if record.name.startswith('lwseg')]
     assert len(said) == 1
     assert 'model tiny runs on ' in said[0]
-    assert said[0].endswith('at 128x96')
+    assert ' at 128x96' in said[0]
+    if not has_gpu():
+        assert said[0].endswith(' at 128x96 (passed over tensorrt: no NVIDIA GPU)')
 
 
 def forget(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
@@ -190,7 +193,7 @@ def test_auto_passes_over_what_is_missing(
     with caplog.at_level(logging.INFO, 'lwseg_ros'):
         segmenter = Segmenter.load(tiny_model)
     assert segmenter.description.startswith('onnxruntime')
-    assert 'passed over openvino: ' in caplog.text
+    assert '; openvino: ' in caplog.text
 
 
 def test_no_backend_lists_every_reason(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +214,7 @@ def test_no_backend_lists_every_reason(tiny_model: Path, monkeypatch: pytest.Mon
         ('openvino', {'precision': 'fp7'}, 'choose auto, '),
         ('openvino', {'precision': 'int8'}, 'quantized'),
         ('openvino', {'device': 'MARS'}, 'no backend can run'),
-        ('onnxruntime', {'precision': 'bf16'}, 'fp32 only'),
+        ('onnxruntime', {'precision': 'bf16'}, 'fp32 or int8 only'),
         ('onnxruntime', {'device': 'cuda'}, 'CPU only'),
         ('torch', {}, 'reads safetensors'),
     ],
@@ -250,7 +253,9 @@ def test_backend_refuses_damage(tmp_path: Path) -> None:
     path = tmp_path / 'damaged.onnx'
     path.write_bytes(b'\x08\x08\x3a\x02\x0a\x00')
     source = ModelSource(path, tiny_info(), onnx=path)
-    with pytest.raises(ModelError, match=r'damaged\.onnx: openvino: .*; onnxruntime: .*; torch: '):
+    with pytest.raises(
+        ModelError, match=r'damaged\.onnx: .*openvino: .*; onnxruntime: .*; torch: '
+    ):
         open_backend('auto', source, BackendOptions((96, 128)))
 
 

@@ -83,10 +83,13 @@ class Segmenter:
         threads: int | None = None,
         description: str | os.PathLike[str] | None = None,
         batch: int | None = None,
+        engine_cache_dir: str = '',
+        force_rebuild: bool = False,
     ) -> Segmenter:
         """Load a shipped model by name (`'road'`) or a model file by path.
 
-        `backend`: auto, openvino, onnxruntime or torch. `precision`: auto, fp32, bf16.
+        `backend`: auto, tensorrt, openvino, onnxruntime or torch. `precision`: auto, fp32, fp16,
+        bf16, int8.
         `input_size`: the network size (height, width) or `'WIDTHxHEIGHT'`; None is the model's
         own; `'source'` follows the image's size (see `aligned_size`), compiling anew when it
         changes.
@@ -94,6 +97,8 @@ class Segmenter:
         `description`: the YAML file for an ONNX model of somebody else, when not beside it.
         `batch`: the most images of a list that go through the network together; None: as many as
         are faster together than one after another (on a CPU: 1).
+        `engine_cache_dir`: where TensorRT engines are kept, empty: the user's cache;
+        `force_rebuild` builds them anew.
 
         ModelError if the model, its metadata or the backend cannot be used.
         """
@@ -111,7 +116,9 @@ class Segmenter:
             )
         if source.info.network == EXTERNAL:
             batch = 1  # its graph may take no more
-        options = BackendOptions(size, device, precision, threads, batch)
+        options = BackendOptions(
+            size, device, precision, threads, batch, engine_cache_dir, force_rebuild
+        )
         return cls(
             source, backend, options, space.drivable_vector(drivable_classes), follows_source
         )

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from importlib import import_module
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends.base import PRECISIONS, Backend, BackendOptions
+from lwseg_ros.inference.backends.cuda import has_gpu
 from lwseg_ros.inference.model_file import ModelSource
 
 BACKENDS = {
+    'tensorrt': ('lwseg_ros.inference.backends.tensorrt', 'TensorRtBackend'),
     'openvino': ('lwseg_ros.inference.backends.openvino', 'OpenVinoBackend'),
     'onnxruntime': ('lwseg_ros.inference.backends.onnxruntime', 'OnnxRuntimeBackend'),
     'torch': ('lwseg_ros.inference.backends.torch', 'TorchBackend'),
 }
-"""Fastest first: the order in which `auto` tries them."""
+_ON_GPU = (('tensorrt', 'cuda'), ('torch', 'cuda'))
+_ELSEWHERE = (('openvino', ''), ('onnxruntime', ''), ('torch', 'cpu'))
 
 _logger = logging.getLogger(__name__)
 
 
 def open_backend(name: str, source: ModelSource, options: BackendOptions) -> Backend:
-    """Compile a model with the named backend, or for `auto` with the first that works.
+    """Compile a model with the named backend, or for `auto` with the fastest that works.
 
-    ModelError with the reason, for `auto` with the reason of each.
+    `auto` tries, unless the options name a device: on an NVIDIA GPU TensorRT and PyTorch; else
+    OpenVINO, ONNX Runtime and PyTorch. ModelError with the reason, for `auto` with that of each.
     """
     if name != 'auto' and name not in BACKENDS:
         raise ModelError(f'there is no backend {name!r}: choose auto, {", ".join(BACKENDS)}')
@@ -30,10 +35,12 @@ def open_backend(name: str, source: ModelSource, options: BackendOptions) -> Bac
         raise ModelError(
             f'there is no precision {options.precision!r}: choose {", ".join(PRECISIONS)}'
         )
-    reasons = []
-    for candidate in BACKENDS if name == 'auto' else [name]:
+    candidates, reasons = [(name, options.device)], []
+    if name == 'auto':
+        candidates, reasons = _candidates(options.device)
+    for candidate, device in candidates:
         try:
-            backend = _open(candidate, source, options)
+            backend = _open(candidate, source, replace(options, device=device))
         except Exception as error:  # a library may raise anything; what matters is to go on
             _logger.debug('backend %s failed', candidate, exc_info=True)
             reasons.append(f'{candidate}: {_reason(error)}')
@@ -46,6 +53,17 @@ def open_backend(name: str, source: ModelSource, options: BackendOptions) -> Bac
         )  # fmt: skip
         return backend
     raise ModelError(f'no backend can run {source.path}: {"; ".join(reasons)}')
+
+
+def _candidates(device: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return what `auto` tries on a device, fastest first, and why it leaves out what it does."""
+    if device.lower().startswith('cuda'):
+        return [(name, device) for name, _ in _ON_GPU], []
+    if device:
+        return [(name, device) for name, _ in _ELSEWHERE], []
+    if has_gpu():
+        return [*_ON_GPU, *_ELSEWHERE], []
+    return [*_ELSEWHERE], ['tensorrt: no NVIDIA GPU']
 
 
 def _open(name: str, source: ModelSource, options: BackendOptions) -> Backend:

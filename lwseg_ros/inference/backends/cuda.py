@@ -16,7 +16,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from lwseg_ros.errors import InferenceError, ModelError
 
-_MODULES = ('cuda.bindings.driver', 'cuda.cuda')  # today's name and that before cuda-python 12.6
 _NOT_WAITING_FOR_OTHERS = 1  # CU_STREAM_NON_BLOCKING
 
 
@@ -144,9 +143,7 @@ class CudaDevice:
 
 
 def _import_driver() -> Any:
-    for name in _MODULES:
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
-    raise ModelError('cuda-python is not installed (pip install cuda-bindings)')
+    try:
+        return import_module('cuda.bindings.driver')
+    except ImportError:
+        raise ModelError('cuda-python is not installed (pip install cuda-bindings)') from None
