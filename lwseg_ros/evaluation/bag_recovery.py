@@ -11,9 +11,11 @@ from __future__ import annotations
 import bz2
 import sqlite3
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -215,18 +217,14 @@ def _decompressed(compression: str, content: bytes) -> bytes:
 _STEP = 1 << 14
 
 
+# rosbags needs both libraries itself, so they are there.
 def _zstd() -> Callable[[bytes], bytes]:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        from backports import zstd  # type: ignore[no-redef,import-not-found,unused-ignore]
-    return _bytes(zstd.ZstdDecompressor().decompress)
+    name = 'compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd'
+    return _bytes(import_module(name).ZstdDecompressor().decompress)
 
 
 def _lz4() -> Callable[[bytes], bytes]:
-    from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped,unused-ignore]
-
-    return _bytes(LZ4FrameDecompressor().decompress)
+    return _bytes(import_module('lz4.frame').LZ4FrameDecompressor().decompress)
 
 
 def _bytes(decompress: Any) -> Callable[[bytes], bytes]:

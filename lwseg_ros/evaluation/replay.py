@@ -80,8 +80,8 @@ RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'
 AHEAD = 4
 """How many frames are decoded before their turn, and how many wait to be measured."""
 MAX_BROKEN = 100
-OUTPUTS_OF_THE_NODE = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay')
-"""Image topics of these last names are no cameras, unless they are asked for."""
+NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
+"""Image topics of these last names, the node's outputs and truth, are left out unless asked for."""
 
 Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[np.int64]
@@ -288,7 +288,7 @@ def _choose(
             for topic in images.values()
             if topic.name not in labels
             and topic.name.removesuffix('/compressed') not in images.keys() - {topic.name}
-            and topic.name.removesuffix('/compressed').split('/')[-1] not in OUTPUTS_OF_THE_NODE
+            and topic.name.removesuffix('/compressed').split('/')[-1] not in NO_CAMERAS
         ]
         if not chosen:
             raise DataError(
