@@ -247,16 +247,38 @@ def bag_evaluate(
     copy_topics: Annotated[
         bool, typer.Option('--copy-topics', help="Copy the bag's other topics into the MCAP.")
     ] = False,
+    report: Annotated[bool, typer.Option(help='Write report.html.')] = True,
+    live: Annotated[
+        bool,
+        typer.Option('--live', help='Then play the bags to the real node: latency, drops, CPU.'),
+    ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.01, help='Times the recorded speed, with --live.')
+    ] = 1.0,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit status 1 if a figure is so, as in 'drivable_iou<0.95'; may be repeated."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help='Bags at once, each in a process.')] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help='Threads of the network; all, shared by the jobs.')
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option('--ray', help='Spread the bags over the Ray cluster at $RAY_ADDRESS.')
+    ] = False,
 ) -> None:
     """Evaluate a model on every image of recorded drives; docs/replay.md tells what comes out."""
     from lwseg_ros.evaluation.replay import Settings
-    from lwseg_ros.evaluation.replay_run import evaluate_bags
+    from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
 
     settings = Settings(
         model=model,
         backend=backend,
         precision=precision,
         input_size=input_size,
+        threads=threads,
         against=against,
         against_backend=against_backend,
         topics=tuple(topic or ()),
@@ -271,8 +293,37 @@ def bag_evaluate(
         video=video,
         copy_topics=copy_topics,
     )
-    if evaluate_bags(bags, out, settings, Console())['interrupted']:
+    options = RunOptions(
+        jobs=jobs,
+        ray=ray,
+        live_rate=rate if live else None,
+        fail_if=tuple(fail_if or ()),
+        report=report,
+    )
+    evaluated = evaluate_bags(bags, out, settings, Console(), options)
+    if evaluated.interrupted:
         raise KeyboardInterrupt
+    complaints = evaluated.complaints()
+    if complaints:
+        raise LwsegError('; '.join(complaints))
+
+
+@bag_app.command('compare')
+def bag_compare(
+    a: Annotated[Path, typer.Argument(help='result.json, or its folder, of one evaluation.')],
+    b: Annotated[Path, typer.Argument(help='The same of another one, over the same bags.')],
+    json_: Annotated[
+        Path | None, typer.Option('--json', help='Write the comparison to this file.')
+    ] = None,
+) -> None:
+    """Show what is better and what worse in B than in A, and what may be chance."""
+    from lwseg_ros.evaluation.replay import write_json
+    from lwseg_ros.evaluation.replay_compare import compare, print_comparison, read_result
+
+    comparison = compare(read_result(a), read_result(b))
+    if json_ is not None:
+        write_json(json_, comparison)
+    print_comparison(comparison, Console())
 
 
 @app.command()

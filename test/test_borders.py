@@ -50,7 +50,9 @@ TORCH_ROOMS = (
     *('networks', 'training'),
     *('inference.graph', 'inference.export', 'inference.backends.torch'),
 )
-OTHER_OPTIONAL_LIBRARIES = {'onnx', 'onnxruntime', 'openvino', 'rosbags', 'safetensors'}
+OTHER_OPTIONAL_LIBRARIES = {
+    *('jinja2', 'matplotlib', 'onnx', 'onnxruntime', 'openvino', 'ray', 'rosbags', 'safetensors'),
+}
 
 
 @cache

@@ -67,15 +67,14 @@ def replay_live(
     folder: Path,
     settings: LiveSettings,
     advance: Callable[[int, int], None] = lambda played, expected: None,
-    key: str = '',
 ) -> dict[str, Any]:
     """Play image topics of a bag to the node, and leave what came of it in `folder`.
 
     Several topics are the cameras of one node. Writes live.json, which is returned,
     live_frames.jsonl with the latency of every frame, and node.log, what the node said.
-    `advance(played, expected)` is called after every frame; `key` is kept in live.json. Ctrl-C
-    leaves the figures of what was played until then, marked as interrupted, and is raised on.
-    LwsegError if the node cannot be started, ends by itself or answers nothing.
+    `advance(played, expected)` is called after every frame. Ctrl-C leaves the figures of what was
+    played until then, marked as interrupted, and is raised on. LwsegError if the node cannot be
+    started, ends by itself or answers nothing.
     """
     network = find_model(settings.model)
     with ExitStack() as stack:
@@ -100,7 +99,6 @@ def replay_live(
     rows = list(_frame_rows(played))
     result = {
         'format': FORMAT,
-        'key': key,
         'interrupted': interrupt is not None,
         'bag': str(bag),
         **_figures(list(times.values()), rows),
@@ -126,6 +124,16 @@ def replay_live(
     if interrupt is not None:
         raise interrupt
     return result
+
+
+def require_ros() -> None:
+    """Raise LwsegError if ROS 2 is not here, before long work that would end with a replay."""
+    try:
+        import lwseg_ros.ros.replay  # noqa: F401
+    except ImportError:
+        raise LwsegError(
+            'a live replay needs ROS 2: source a ROS distribution, or pip install "lwseg_ros[ros]"'
+        ) from None
 
 
 def read_live(folder: Path) -> dict[str, Any] | None:
@@ -223,12 +231,9 @@ class _Camera(NamedTuple):
 def _open_cameras(
     bag: Path, topics: Sequence[str], domain_id: int, stack: ExitStack
 ) -> list[_Camera]:
-    try:
-        from lwseg_ros.ros.replay import Replay
-    except ImportError:
-        raise LwsegError(
-            'a live replay needs ROS 2: source a ROS distribution, or pip install "lwseg_ros[ros]"'
-        ) from None
+    require_ros()
+    from lwseg_ros.ros.replay import Replay
+
     apply_large_image_profile(os.environ)
     keep_freed_memory()
     cameras = []

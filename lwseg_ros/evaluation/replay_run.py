@@ -1,9 +1,12 @@
-"""Several bags, one after the other, with progress in the terminal."""
+"""`lwseg bag evaluate` over bags: one process or many, live replay, conditions, report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,64 +14,213 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
 
-from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.replay import RESULT, Settings, bag_names, evaluate_bag, write_json
+from lwseg_ros.errors import DataError, LwsegError
+from lwseg_ros.evaluation.replay import RESULT, Settings, bag_names, write_json
+from lwseg_ros.evaluation.replay_checks import Check, Condition, check, parse_conditions
 from lwseg_ros.evaluation.replay_figures import merge
+from lwseg_ros.evaluation.replay_fleet import Task, run_here, run_in_processes, run_on_ray
 from lwseg_ros.evaluation.replay_result import Failure, Figure, Result
+from lwseg_ros.inference.model_file import find_model
+from lwseg_ros.label_space import LabelSpace
+
+LIVE, CHECKS = 'live.json', 'checks.json'
 
 
-def evaluate_bags(bags: Sequence[Path], out: Path, settings: Settings, console: Console) -> Result:
+@dataclass(frozen=True)
+class RunOptions:
+    """What is done beside the evaluation itself, and where."""
+
+    jobs: int = 1
+    """Bags at once, each in a process of its own."""
+    ray: bool = False
+    """Spread the bags over a Ray cluster instead."""
+    live_rate: float | None = None
+    """Also play to the node, at so many times the recorded speed."""
+    fail_if: tuple[str, ...] = ()
+    """Conditions on the figures, see `replay_checks`."""
+    report: bool = True
+
+
+class Evaluated(NamedTuple):
+    """What became of an evaluation."""
+
+    result: Result
+    live: dict[str, Any] | None
+    checks: list[Check]
+    interrupted: bool
+
+    def complaints(self) -> list[str]:
+        """Return in sentences why it is not what was asked for, nothing if it is."""
+        failures = self.result['failures']
+        sentences = [str(check) for check in self.checks if check.failed]
+        if failures:
+            total = len(failures) + len(self.result['bags'])
+            first = failures[0]['error']
+            sentences.append(
+                f'{len(failures)} of {total} bags could not be evaluated; the first: {first}'
+            )
+        return sentences
+
+
+def evaluate_bags(
+    bags: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    console: Console,
+    options: RunOptions | None = None,
+) -> Evaluated:
     """Evaluate bags into `out/BAG/` and merge their results in `out/result.json`.
 
-    Bags that are finished are not evaluated again. After Ctrl-C the result is of what was done,
-    and says so. DataError, after the others are done, if a bag cannot be evaluated.
+    Leaves live.json, checks.json and report.html in `out`, too, as far as they are asked for. Bags
+    that are finished are not evaluated again. After Ctrl-C everything is of what was done, and
+    says so. DataError if none of the bags can be evaluated; else those that cannot are among the
+    result's failures.
     """
+    options = options or RunOptions()
+    conditions = _prepare(settings, options)
+    names = bag_names(bags)
+    tasks = [Task(n, bag, out / n, settings) for n, bag in zip(names, bags, strict=True)]
+    result = _evaluate(tasks, options, console)
+    interrupted = result['interrupted']
+    write_json(out / RESULT, result)
+    live = None
+    if options.live_rate is not None and not interrupted:
+        live, interrupted = _replay_live(result, out, settings, options.live_rate, console)
+    checks = check(conditions, result, live)
+    if conditions:
+        write_json(out / CHECKS, {'checks': [one._asdict() for one in checks]})
+    if options.report:
+        from lwseg_ros.evaluation.replay_report import write_report
+
+        write_report(out, result, live, checks)
+    print_result(result, console)
+    if live is not None:
+        _print_live(live, console)
+    console.print(f'results are in {out}', highlight=False)
+    return Evaluated(result, live, checks, interrupted)
+
+
+def _prepare(settings: Settings, options: RunOptions) -> list[Condition]:
+    """Return the conditions; LwsegError now for what would else fail after a long evaluation."""
+    spaces = [find_model(settings.model).info.label_space]
+    if settings.truth_space is not None:
+        spaces.append(LabelSpace.load(settings.truth_space))
+    classes = dict.fromkeys(name for space in spaces for name in space.names)
+    conditions = parse_conditions(options.fail_if, list(classes), options.live_rate is not None)
+    if options.report:
+        import lwseg_ros.evaluation.replay_report  # noqa: F401
+    if options.live_rate is not None:
+        from lwseg_ros.evaluation.live import require_ros
+
+        require_ros()
+    return conditions
+
+
+def _evaluate(tasks: Sequence[Task], options: RunOptions, console: Console) -> Result:
+    """Return the merged result of all bags that can be evaluated."""
     results: list[Result] = []
     failures: list[Failure] = []
-    columns = (
+    with _progress(console) as progress:
+        bars = _Bars(progress)
+        whole = progress.add_task('bags', total=len(tasks), visible=len(tasks) > 1)
+        if options.ray:
+            answers = run_on_ray(tasks)
+        elif options.jobs > 1 and len(tasks) > 1:
+            answers = run_in_processes(tasks, min(options.jobs, len(tasks)), bars.update)
+        else:
+            answers = run_here(tasks, bars.update)
+        for task, answer in answers:
+            bars.remove(task.name)
+            progress.advance(whole)
+            if isinstance(answer, DataError):
+                failures.append(Failure(bag=str(task.bag), error=str(answer)))
+            elif isinstance(answer, LwsegError):
+                raise answer
+            else:
+                results.append(answer)
+    interrupted = len(results) + len(failures) < len(tasks)
+    if not results:
+        if interrupted:
+            raise KeyboardInterrupt
+        raise DataError('; '.join(failure['error'] for failure in failures))
+    merged = merge(results)
+    merged['failures'] = sorted(failures, key=lambda failure: failure['bag'])
+    merged['interrupted'] |= interrupted
+    return merged
+
+
+def _replay_live(
+    result: Result, out: Path, settings: Settings, rate: float, console: Console
+) -> tuple[dict[str, Any] | None, bool]:
+    """Play the bags to the node, one after the other; return their live.json, and if interrupted.
+
+    A bag that has been played with the same settings is not played again.
+    """
+    from lwseg_ros.evaluation.live import LiveSettings, merge_live, read_live, replay_live
+
+    own = LiveSettings(
+        settings.model, settings.backend, settings.precision, settings.input_size, rate
+    )
+    interrupted = False
+    with _progress(console) as progress:
+        bars = _Bars(progress)
+        for bag in result['bags']:
+            folder = out / bag['name']
+            there = read_live(folder)
+            if there and not there['interrupted'] and there['settings'] == asdict(own):
+                continue
+            topics = [topic['topic'] for topic in bag['topics']]
+            name = f'live: {bag["name"]}'
+            try:
+                replay_live(Path(bag['path']), topics, folder, own, partial(bars.update, name))
+            except KeyboardInterrupt:
+                interrupted = True
+                break
+            bars.remove(name)
+    folders = [out / bag['name'] for bag in result['bags']]
+    played = [folder for folder in folders if (folder / LIVE).is_file()]
+    if not played:
+        return None, interrupted
+    live = merge_live(played)
+    write_json(out / LIVE, live)
+    return live, interrupted
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
         TextColumn('{task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn('left'),
         TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        for bag, name in zip(bags, bag_names(bags), strict=True):
-            task = progress.add_task(escape(name), total=None)
 
-            def advance(done: int, total: int, task: int = task) -> None:
-                progress.update(task, completed=done, total=total)  # type: ignore[arg-type]
 
-            try:
-                result = evaluate_bag(bag, out / name, settings, advance)
-            except DataError as error:
-                failures.append(Failure(bag=str(bag), error=str(error)))
-                continue
-            finally:
-                progress.remove_task(task)
-            results.append(result)
-            if result['interrupted']:
-                break
-    if not results:
-        raise DataError('; '.join(failure['error'] for failure in failures))
-    merged = merge(results)
-    merged['failures'] = failures
-    write_json(out / RESULT, merged)
-    print_result(merged, console)
-    console.print(f'results are in {out}', highlight=False)
-    if failures:
-        raise DataError(
-            f'{len(failures)} of {len(bags)} bags could not be evaluated; the first: '
-            f'{failures[0]["error"]}'
-        )
-    return merged
+class _Bars:
+    """A bar for each bag that is under way; any thread may move it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
+
+    def update(self, name: str, done: int, total: int) -> None:
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(escape(name))
+        self._progress.update(self._bars[name], completed=done, total=total)
+
+    def remove(self, name: str) -> None:
+        if name in self._bars:
+            self._progress.remove_task(self._bars.pop(name))
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -98,6 +250,18 @@ def print_result(result: Result, console: Console) -> None:
             )
         if notes:
             console.print(f'{bag["name"]}: {"; ".join(notes)}', highlight=False, markup=False)
+
+
+def _print_live(live: dict[str, Any], console: Console) -> None:
+    table = Table('live', _right('value'))
+    for name in ('latency_ms', 'age_ms'):
+        values = ' / '.join('-' if v is None else f'{v:.1f}' for v in live[name].values())
+        table.add_row(f'{name} {" / ".join(live[name])}', values)
+    table.add_row('frames', str(live['frames_in']))
+    table.add_row('dropped', f'{live["frames_dropped"]} ({live["dropped_share"]:.1%})')
+    table.add_row('cpu_cores', str(live['cpu_cores']))
+    table.add_row('memory_mb', str(live['memory_mb']['max']))
+    console.print(table)
 
 
 def _right(name: str) -> Column:

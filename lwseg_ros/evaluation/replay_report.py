@@ -1,0 +1,544 @@
+"""report.html: one page that shows what `lwseg bag evaluate` found, nothing outside it needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from lwseg_ros.errors import LwsegError
+from lwseg_ros.evaluation.latency import PERCENTILES
+from lwseg_ros.evaluation.live import read_live_frames
+from lwseg_ros.evaluation.replay_checks import Check
+from lwseg_ros.evaluation.replay_result import (
+    ACCURACY_FIGURES,
+    AGREEMENT_FIGURES,
+    HIGHER_IS_BETTER,
+    STABILITY_FIGURES,
+    BagEntry,
+    Figure,
+    LookFirst,
+    Result,
+    TopicEntry,
+)
+from lwseg_ros.inference.model_file import write_atomically
+
+try:
+    import jinja2
+
+    from lwseg_ros.evaluation.replay_plots import Row, Values, plot_rows
+except ImportError:
+    raise LwsegError(
+        'report.html is made with jinja2 and matplotlib: pip install jinja2 matplotlib, '
+        'or leave it out with --no-report'
+    ) from None
+
+MAX_TIMELINES = 8
+"""Of more cameras than this only the worst are drawn over time (our choice)."""
+MAX_PICTURES = 6
+PICTURE_WIDTH, PICTURE_QUALITY = 480, 80
+MAX_TROUBLES = 40
+
+
+class Meaning(NamedTuple):
+    """How a figure is called and what it says, in a few words."""
+
+    title: str
+    text: str
+
+
+MEANINGS = {
+    'miou': Meaning('Mean IoU', 'mean over the classes of the overlap with truth'),
+    'drivable_iou': Meaning('Drivable IoU', 'overlap of the drivable area with that of truth'),
+    'false_drivable_rate': Meaning(
+        'False drivable', 'share of what is not drivable that was called drivable'
+    ),
+    'missed_drivable_rate': Meaning(
+        'Missed drivable', 'share of what is drivable that was not called so'
+    ),
+    'pixel_accuracy': Meaning('Pixel accuracy', 'share of the labelled pixels that were right'),
+    'boundary_f1': Meaning('Border F1', 'how well the borders between classes fit'),
+    'drivable_boundary_f1': Meaning('Drivable border F1', 'how well its border fits'),
+    'calibration_error': Meaning(
+        'Calibration error', 'how far confidence is from the share that is right'
+    ),
+    'flicker': Meaning('Flicker', 'share of the followed pixels whose label changed in a frame'),
+    'drivable_stability': Meaning(
+        'Drivable stability', 'overlap of the drivable area with that before, moved along'
+    ),
+    'low_confidence': Meaning('Low confidence', 'share of the pixels the model is unsure of'),
+    'confidence': Meaning('Confidence', 'mean over all pixels'),
+    'agreement': Meaning('Agreement', 'share of the pixels that both models call the same'),
+    'drivable_agreement': Meaning(
+        'Drivable agreement', 'overlap of the drivable areas of both models'
+    ),
+    'drivable_share': Meaning('Drivable share', 'of all pixels; neither good nor bad'),
+}
+
+GROUPS = (
+    ('Against truth', ('drivable_iou', 'miou', *ACCURACY_FIGURES[2:])),
+    ('Without truth', (*STABILITY_FIGURES, 'drivable_share')),
+    ('Against the other model', AGREEMENT_FIGURES),
+)
+
+OVER_TIME = (
+    *('drivable_iou', 'miou', 'drivable_agreement', 'flicker', 'drivable_stability'),
+    *('drivable_share', 'confidence', 'low_confidence'),
+)
+"""What is plotted, from top to bottom, where it is known."""
+
+REASONS = {
+    'drivable_iou': 'Lowest drivable IoU',
+    'miou': 'Lowest mean IoU',
+    'flicker': 'Most flicker',
+    'drivable_stability': 'Least stable drivable area',
+    'low_confidence': 'Least confident',
+    'drivable_agreement': 'Least agreement on what is drivable',
+}
+
+
+def write_report(
+    folder: Path,
+    result: Result,
+    live: Mapping[str, Any] | None = None,
+    checks: Sequence[Check] = (),
+) -> None:
+    """Write `folder`/report.html from a result and what lies in the folders of its bags.
+
+    `live` is what `merge_live` returns.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template('replay_report.html.jinja')
+    page = template.render(**_content(folder, result, live, checks))
+    write_atomically(folder / 'report.html', page.strip().encode() + b'\n')
+
+
+def _content(
+    folder: Path, result: Result, live: Mapping[str, Any] | None, checks: Sequence[Check]
+) -> dict[str, Any]:
+    overall, bags = result['overall'], result['bags']
+    timelines, note = _timelines(folder, result)
+    of_bags = bags[0]['name'] if len(bags) == 1 else f'{len(bags)} bags'
+    seconds = sum(bag['seconds'] for bag in bags)
+    against = result['against']
+    return {
+        'heading': f'{result["model"]["name"]} on {of_bags}',
+        'subtitle': ' · '.join(
+            [
+                result['model']['engine'],
+                f'{overall["frames"]} frames, {overall["frames_with_truth"]} of them with truth',
+                f'{_duration(seconds)} of driving',
+                *([f'against {against["name"]}, {against["engine"]}'] if against else []),
+            ]
+        ),
+        'badges': _badges(result, checks),
+        'checks': checks,
+        'groups': _groups(result),
+        'live': None if live is None else _live(live),
+        'timelines': timelines,
+        'timelines_note': note,
+        'block_seconds': f'{result["configuration"]["block_seconds"]:g}',
+        'looks': _looks(folder, result),
+        'legend': result['label_space']['classes'],
+        'space': (result['comparison_space'] or {}).get('name'),
+        'classes': _classes(result),
+        'confusion': _confusion(result),
+        'troubles': _troubles(result),
+        'bag_columns': [MEANINGS[name].title for name in _bag_columns(result)],
+        'bags': _bags(folder, result),
+        'provenance': json.dumps(_provenance(result), indent=2, ensure_ascii=False),
+    }
+
+
+def _badges(result: Result, checks: Sequence[Check]) -> list[tuple[str, bool]]:
+    badges = [('interrupted', False) if result['interrupted'] else ('complete', True)]
+    if result['failures']:
+        badges.append((f'bags that failed: {len(result["failures"])}', False))
+    broken = sum(topic['broken'] for bag in result['bags'] for topic in bag['topics'])
+    if broken:
+        badges.append((f'broken messages: {broken}', False))
+    if any(bag['damage'] for bag in result['bags']):
+        badges.append(('damaged bags', False))
+    if checks:
+        failed = sum(check.failed for check in checks)
+        text = f'{failed} of {len(checks)} conditions failed' if failed else 'conditions passed'
+        badges.append((text, not failed))
+    return badges
+
+
+def _groups(result: Result) -> list[dict[str, Any]]:
+    figures = result['overall']['figures']
+    notes = {
+        'Against truth': 'Small numbers below: the 95 % confidence interval. '
+        f'{result["overall"]["frames_with_truth"]} of {result["overall"]["frames"]} frames have '
+        'truth.',
+        'Without truth': 'What the model says of itself over time, on every frame.',
+        'Against the other model': result['against']['engine'] if result['against'] else '',
+    }
+    groups = []
+    for title, names in GROUPS:
+        known = [name for name in names if figures[name]['value'] is not None]
+        if known:
+            shown = [_figure(name, figures[name]) for name in known]
+            groups.append({'title': title, 'note': notes[title], 'figures': shown})
+    return groups
+
+
+def _figure(name: str, figure: Figure) -> dict[str, Any]:
+    return {
+        'name': name,
+        'title': MEANINGS[name].title,
+        'meaning': MEANINGS[name].text,
+        **figure,
+    }
+
+
+def _live(live: Mapping[str, Any]) -> dict[str, Any]:
+    latency, age, memory = live['latency_ms'], live['age_ms'], live['memory_mb']
+    rows = [('latency', latency), ('age of the newest answer', age)]
+    rows += [(f'node: {name}', stage) for name, stage in live['stages_ms'].items()]
+    sent, processed = live['frames_in'], live['frames_processed']
+
+    def tile(name: str, title: str, value: str, meaning: str) -> dict[str, Any]:
+        return {
+            **{'name': name, 'title': title, 'value': value, 'meaning': meaning},
+            'low': None,
+        }
+
+    cores = live['cpu_cores']
+    return {
+        'note': f'Played at {live["settings"]["rate"]:g} times the recorded speed over '
+        f'{live["middleware"]["rmw"]} to the node with {live["model"]["engine"]} on '
+        f'{live["machine"]}. These figures are of this machine at that moment.'
+        + (' The replay was interrupted.' if live['interrupted'] else ''),
+        'figures': [
+            tile('p99_ms', 'Latency, p99', _ms(latency['p99']), 'image sent to mask received'),
+            tile(
+                'age_p99_ms',
+                'Age of the answer, p99',
+                _ms(age['p99']),
+                'of the newest mask at hand, at any moment',
+            ),
+            tile(
+                'dropped_share',
+                'Dropped',
+                f'{live["dropped_share"]:.1%}',
+                f'{sent - processed} of {sent} frames; {live["fps"]} answers a second at '
+                f'{live["played_at_hz"]} frames',
+            ),
+            tile(
+                'cpu_cores',
+                'CPU',
+                '–' if cores is None else f'{cores:.2f} cores',
+                'mean use of the node while it was played to',
+            ),
+            tile(
+                'memory_mb',
+                'Memory',
+                f'{memory["max"]:.0f} MB',
+                f'most that the node had resident; {memory["first"]:.0f} MB at first',
+            ),
+        ],
+        'percentiles': list(PERCENTILES),
+        'rows': [{'title': title, 'values': list(values.values())} for title, values in rows],
+    }
+
+
+def _ms(value: float | None) -> str:
+    return '–' if value is None else f'{value:.0f} ms'
+
+
+class _Series:
+    """The figures of one camera's frames over time, and where messages are broken."""
+
+    def __init__(self) -> None:
+        self.stamps: array[int] = array('q')
+        self.values = {name: array('d') for name in OVER_TIME}
+        self.broken: array[int] = array('q')
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        if record['error'] is not None:
+            self.broken.append(record['stamp_ns'])
+            return
+        self.stamps.append(record['stamp_ns'])
+        for name, values in self.values.items():
+            value = record['figures'].get(name)
+            values.append(float('nan') if value is None else value)
+
+
+def _read_series(path: Path) -> dict[str, _Series]:
+    """Read frames.jsonl, line by line, into the series of each camera."""
+    series: dict[str, _Series] = {}
+    with path.open(encoding='utf-8') as lines:
+        for line in lines:
+            record = json.loads(line)
+            series.setdefault(record['topic'], _Series()).add(record)
+    return series
+
+
+def _timelines(folder: Path, result: Result) -> tuple[list[dict[str, Any]], str]:
+    """Return the plots over time of the cameras, of the worst if there are many, and a note."""
+    bags = _worst_first(folder, result['bags'])
+    chosen: list[BagEntry] = []
+    number = 0
+    for bag in bags:
+        number += len(bag['topics'])
+        if chosen and number > MAX_TIMELINES:
+            break
+        chosen.append(bag)
+    timelines = []
+    for bag in sorted(chosen, key=lambda bag: bag['name']):
+        series = _read_series(folder / bag['name'] / 'frames.jsonl')
+        latencies = _latencies(folder / bag['name'])
+        first = min((one.stamps[0] for one in series.values() if one.stamps), default=0)
+        for topic, one in series.items():
+            if not one.stamps:
+                continue
+            rows = _rows(one, first)
+            if topic in latencies:
+                rows.append(_latency_row(*latencies[topic], first))
+            broken = (np.array(one.broken, np.float64) - first) / 1e9
+            timelines.append(
+                {
+                    'title': f'{bag["name"]}  {topic}',
+                    'svg': plot_rows(rows, broken),
+                }
+            )
+    note = 'Red lines: broken messages. '
+    if any(_latencies(folder / bag['name']) for bag in chosen):
+        note += 'Red ticks: frames without an answer in the live replay. '
+    if len(chosen) < len(bags):
+        note += f'The worst {len(chosen)} of {len(bags)} bags.'
+    return timelines, note
+
+
+def _rows(series: _Series, first_ns: int) -> list[Row]:
+    seconds = (np.array(series.stamps, np.float64) - first_ns) / 1e9
+    values = {name: np.array(series.values[name]) for name in OVER_TIME}
+    return [
+        Row(MEANINGS[name].title, seconds, values[name])
+        for name in OVER_TIME
+        if not np.isnan(values[name]).all()
+    ]
+
+
+def _latencies(folder: Path) -> dict[str, tuple[Values, Values]]:
+    """Return stamps and latencies of each camera in a live replay."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for row in read_live_frames(folder):
+        stamps, values = found.setdefault(row['topic'], ([], []))
+        stamps.append(row['stamp_ns'])
+        values.append(float('nan') if row['latency_ms'] is None else row['latency_ms'])
+    return {topic: (np.array(s, np.float64), np.array(v)) for topic, (s, v) in found.items()}
+
+
+def _latency_row(stamps: Values, values: Values, first_ns: int) -> Row:
+    seconds, dropped = (stamps - first_ns) / 1e9, np.isnan(values)
+    return Row(
+        'Latency in the live replay, ms',
+        seconds[~dropped],
+        values[~dropped],
+        shares=False,
+        missing=seconds[dropped],
+    )
+
+
+def _worst_first(folder: Path, bags: Iterable[BagEntry]) -> list[BagEntry]:
+    def badness(bag: BagEntry) -> tuple[float, ...]:
+        figures = _own(folder, bag)['overall']['figures']
+        ranks = []
+        for name in ('drivable_iou', 'miou', 'flicker'):
+            value = figures[name]['value']
+            better = HIGHER_IS_BETTER[name]
+            ranks.append(1.0 if value is None else value if better else -value)
+        return tuple(ranks)
+
+    return sorted(bags, key=badness)
+
+
+def _own(folder: Path, bag: BagEntry) -> Result:
+    text = (folder / bag['name'] / 'result.json').read_text(encoding='utf-8')
+    result: Result = json.loads(text)
+    return result
+
+
+def _looks(folder: Path, result: Result) -> list[dict[str, Any]]:
+    several = len(result['bags']) > 1
+    cameras = len({row['topic'] for row in result['look_first']})
+    starts = _starts(folder, result['bags'])
+    reasons: dict[str, list[dict[str, Any]]] = {}
+    for row in result['look_first']:
+        seconds = (row['stamp_ns'] - starts.get(row['bag'], row['stamp_ns'])) / 1e9
+        place = [row['bag']] if several else []
+        place += [row['topic']] if cameras > 1 else []
+        place += [f'frame {row["index"]}', f'{seconds:.1f} s']
+        frames = reasons.setdefault(row['reason'], [])
+        if len(frames) < MAX_PICTURES:
+            frames.append(
+                {
+                    'value': row['value'],
+                    'stamp': row['stamp_ns'],
+                    'place': ' · '.join(place),
+                    'pictures': _pictures(folder / row['bag'], row),
+                }
+            )
+    return [
+        {
+            'title': REASONS[name],
+            'short': MEANINGS[name].title,
+            'frames': frames,
+        }
+        for name, frames in reasons.items()
+    ]
+
+
+def _pictures(folder: Path, row: LookFirst) -> list[dict[str, str]]:
+    shown = []
+    for name, title in (('input', 'camera'), ('overlay', 'model'), ('truth', 'truth')):
+        path = folder / f'{row["picture"]}_{name}.jpg'
+        picture = cv2.imread(str(path)) if path.is_file() else None
+        if picture is None:
+            continue
+        scale = PICTURE_WIDTH / picture.shape[1]
+        if scale < 1:
+            size = PICTURE_WIDTH, max(1, round(picture.shape[0] * scale))
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        _, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])
+        text = base64.b64encode(data.tobytes()).decode()
+        shown.append({'title': title, 'data': f'data:image/jpeg;base64,{text}'})
+    return shown
+
+
+def _starts(folder: Path, bags: Iterable[BagEntry]) -> dict[str, int]:
+    """Return the first stamp of each bag."""
+    starts = {}
+    for bag in bags:
+        with (folder / bag['name'] / 'frames.jsonl').open(encoding='utf-8') as lines:
+            first = lines.readline()
+        if first:
+            starts[bag['name']] = json.loads(first)['stamp_ns']
+    return starts
+
+
+def _classes(result: Result) -> list[dict[str, Any]]:
+    overall, space = result['overall'], result['comparison_space']
+    if space is None or overall['confusion'] is None or overall['accuracy'] is None:
+        return []
+    borders = overall['accuracy']['boundary']['classes']
+    pixels = np.array(overall['confusion']).sum(1)
+    return [
+        {
+            'name': each['name'],
+            'color': each['color'],
+            **overall['iou'][each['name']],
+            'f1': borders.get(each['name'], {}).get('f1'),
+            'share': pixels[each['id']] / pixels.sum(),
+        }
+        for each in space['classes']
+        if each['name'] in overall['iou']
+    ]
+
+
+def _confusion(result: Result) -> dict[str, Any]:
+    """Return the share of each true class that went to each answer, without empty ones."""
+    counts, space = result['overall']['confusion'], result['comparison_space']
+    if space is None or counts is None:
+        return {'columns': [], 'rows': []}
+    table = np.array(counts, np.float64)
+    names = {each['id']: each['name'] for each in space['classes']}
+    names[len(table)] = 'none'
+    present = np.flatnonzero(table.sum(1))
+    answered = np.flatnonzero(table.sum(0))
+    columns = sorted({*present.tolist(), *answered.tolist()})
+    return {
+        'columns': [names[i] for i in columns],
+        'rows': [
+            {'name': names[i], 'shares': (table[i, columns] / table[i].sum()).tolist()}
+            for i in present.tolist()
+        ],
+    }
+
+
+def _troubles(result: Result) -> list[str]:
+    """Return in sentences what was wrong with the bags."""
+    troubles = [f'{failure["bag"]}: {failure["error"]}' for failure in result['failures']]
+    for bag in result['bags']:
+        found = []
+        if bag['damage']:
+            found.append(bag['damage'])
+        if bag['interrupted']:
+            found.append('the evaluation was interrupted: the rest is not in these figures')
+        if bag['order'] != 'stamp':
+            found.append('stamps jump too far to be sorted: frames are in the order of recording')
+        for topic in bag['topics']:
+            place = f'{topic["topic"]}: '
+            if topic['broken']:
+                found.append(f'{place}broken messages: {topic["broken"]} of {topic["messages"]}')
+            if topic['stamps_back']:
+                found.append(f'{place}stamps before the one before them: {topic["stamps_back"]}')
+            if topic['without_stamp']:
+                found.append(f'{place}messages without a stamp: {topic["without_stamp"]}')
+            if topic['truth_unmatched']:
+                found.append(f'{place}truth without a frame: {topic["truth_unmatched"]}')
+        found += [
+            f'{broken["topic"]}, message {broken["index"]}: {broken["reason"]}'
+            for broken in bag['broken']
+        ]
+        if bag['left_out']:
+            found.append(f'left out: {", ".join(bag["left_out"])}')
+        troubles += [f'{bag["name"]}: {sentence}' for sentence in found]
+    if len(troubles) > MAX_TROUBLES:
+        more = len(troubles) - MAX_TROUBLES
+        troubles = [*troubles[:MAX_TROUBLES], f'and {more} more, in result.json']
+    return troubles
+
+
+def _bag_columns(result: Result) -> list[str]:
+    """Return the figures of each bag that are shown: some of those that are known at all."""
+    figures = result['overall']['figures']
+    names = ('drivable_iou', 'miou', 'false_drivable_rate', 'drivable_agreement', 'flicker')
+    return [name for name in (*names, 'low_confidence') if figures[name]['value'] is not None]
+
+
+def _bags(folder: Path, result: Result) -> list[dict[str, Any]]:
+    columns = _bag_columns(result)
+    rows = []
+    for bag in result['bags']:
+        figures = _own(folder, bag)['overall']['figures']
+        rows.append(
+            {
+                **{name: bag[name] for name in ('name', 'frames', 'seconds')},
+                'values': [figures[name]['value'] for name in columns],
+                'topics': [_topic(entry) for entry in bag['topics']],
+            }
+        )
+    return rows
+
+
+def _topic(entry: TopicEntry) -> str:
+    text = f'{entry["topic"]}, {entry["frames"]} of {entry["messages"]} messages'
+    return f'{text}, truth: {entry["truth"]}' if entry['truth'] else text
+
+
+def _provenance(result: Result) -> dict[str, Any]:
+    bags = {bag['name']: {'path': bag['path'], 'sha256': bag['sha256']} for bag in result['bags']}
+    names = ('model', 'against', 'versions', 'configuration')
+    return {**{name: result[name] for name in names}, 'bags': bags}  # type: ignore[literal-required]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f'{seconds:.1f} s'
+    return f'{seconds / 60:.1f} min' if seconds < 7200 else f'{seconds / 3600:.1f} h'
