@@ -81,7 +81,7 @@ AHEAD = 4
 """How many frames are decoded before their turn, and how many wait to be measured."""
 MAX_BROKEN = 100
 NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
-"""Image topics of these last names, the node's outputs and truth, are left out unless asked for."""
+"""Image topics of these last names, the node's outputs and truth, are left out unless asked."""
 
 Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[np.int64]
