@@ -18,7 +18,7 @@ ARGUMENTS = {
         '/{camera}/image_raw; camera_info is taken from beside it; empty: image, or NAME/image',
     ),
     'model': ('', 'name of a shipped model or path of a model file; empty: as in params_file'),
-    'backend': ('', 'auto, openvino, onnxruntime or torch; empty: as in params_file'),
+    'backend': ('', 'auto, tensorrt, openvino, onnxruntime or torch; empty: as in params_file'),
     'transport': ('', 'raw or compressed; empty: as in params_file'),
     'autostart': ('', 'configure and activate at start, true or false; empty: as in params_file'),
     'params_file': (str(config_file('segmentation.param.yaml')), 'file of node parameters'),

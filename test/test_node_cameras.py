@@ -63,7 +63,7 @@ def test_each_camera_has_its_own_topics_and_headers(driver, start, max_batch):
     assert driver.counts('right')['processed'] == 3
     assert driver.statuses['/segmentation/left']['level'] == '2'
     assert driver.node.count_publishers('/segmentation/mask') == 0
-    assert node.log.count('model tiny on') == 1
+    assert node.log.count('model tiny runs on') == 1
 
 
 def test_no_camera_starves(driver, start):

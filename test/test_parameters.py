@@ -93,7 +93,7 @@ def test_names_are_unique_and_described():
 @pytest.mark.parametrize(
     ('name', 'value', 'wanted'),
     [
-        ('model__backend', 'tensorflow', 'one of auto, openvino'),
+        ('model__backend', 'tensorflow', 'one of auto, tensorrt'),
         ('model__warmup_iterations', -1, 'from 0 to 1000'),
         ('input__max_rate_hz', 10, 'a number with a decimal point'),
         ('input__reliability', 'RELIABLE', 'one of auto, reliable, best_effort'),

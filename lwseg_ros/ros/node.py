@@ -30,6 +30,7 @@ from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.bond import ManagerBond
 from lwseg_ros.ros.camera import Camera
 from lwseg_ros.ros.diagnostics import Diagnostics
+from lwseg_ros.ros.log import forward_log
 from lwseg_ros.ros.outputs import HAS_VISION_MSGS, published_space
 from lwseg_ros.ros.parameters import chosen, declare_parameters
 from lwseg_ros.ros.stop_signals import StopSignals
@@ -80,6 +81,7 @@ class SegmentationNode(LifecycleNode):
         self._cameras: list[Camera] = []
         self._enabled = True
         self._bond = ManagerBond(self)
+        forward_log(self.get_logger())
         declare_parameters(self, lambda: self._segmenter is not None)
         self._name_cameras()
         self._diagnostics = Diagnostics(self)
@@ -93,6 +95,17 @@ class SegmentationNode(LifecycleNode):
     def start(self) -> bool:
         """Configure and activate; return whether that succeeded, else see `fault`."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    def build(self) -> bool:
+        """Build and keep the TensorRT engine; return whether that succeeded, else see `fault`."""
+        if self.trigger_configure() != SUCCESS or self._segmenter is None:
+            return False
+        description = self._segmenter.description
+        if description.startswith('tensorrt'):
+            return True
+        self.fault = f'model.build_only: nothing was built, as the model runs on {description}'
+        self.get_logger().error(self.fault)
+        return False
 
     @property
     def is_busy(self) -> bool:
@@ -166,13 +179,14 @@ class SegmentationNode(LifecycleNode):
             input_size=None if size == 'model' else size,
             drivable_classes=chosen(self._value('label_space.drivable_classes')) or None,
             batch=self._value('model.max_batch') or None,
+            engine_cache_dir=self._value('model.engine_cache_dir'),
+            force_rebuild=self._value('model.force_rebuild'),
         )
         segmenter.warm_up(self._value('model.warmup_iterations'), len(self._cameras))
         space = published_space(segmenter.label_space, self._value('label_space.path'))
         classes = chosen(self._value('label_space.publish_classes'))
         for camera in self._cameras:
             camera.configure(segmenter.label_space, space, classes)
-        self.get_logger().info(f'model {segmenter.info.name} on {segmenter.description}')
         if not HAS_VISION_MSGS:
             self.get_logger().warning(
                 'vision_msgs is not installed: no ~/label_info for Nav2', once=True
@@ -268,6 +282,8 @@ def main(args: list[str] | None = None) -> int:
             executor = SingleThreadedExecutor()
             node = SegmentationNode()
             executor.add_node(node)
+            if node.get_parameter('model.build_only').value:
+                return 0 if node.build() else 1
             if node.get_parameter('autostart').value and not node.start():
                 return 1
             _spin(executor, node, stop)

@@ -104,7 +104,7 @@ PARAMETERS = (
         'auto',
         'Library that runs the model; auto takes the fastest that works here.',
         UNCONFIGURED,
-        choices=('auto', 'openvino', 'onnxruntime', 'torch'),
+        choices=('auto', 'tensorrt', 'openvino', 'onnxruntime', 'torch'),
     ),
     NodeParameter(
         'model.device',
@@ -133,6 +133,24 @@ PARAMETERS = (
         'wait; 0: as many as are faster together, on a CPU 1.',
         UNCONFIGURED,
         range=(0, 64),
+    ),
+    NodeParameter(
+        'model.engine_cache_dir',
+        '',
+        "Folder that TensorRT engines are kept in; empty: the user's cache.",
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'model.force_rebuild',
+        False,
+        'Build TensorRT engines anew, whatever the cache holds.',
+        UNCONFIGURED,
+    ),
+    NodeParameter(
+        'model.build_only',
+        False,
+        'Build the TensorRT engine, keep it, and exit.',
+        AT_START,
     ),
     NodeParameter(
         'model.warmup_iterations',

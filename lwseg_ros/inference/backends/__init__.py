@@ -35,9 +35,7 @@ def open_backend(name: str, source: ModelSource, options: BackendOptions) -> Bac
         raise ModelError(
             f'there is no precision {options.precision!r}: choose {", ".join(PRECISIONS)}'
         )
-    candidates, reasons = [(name, options.device)], []
-    if name == 'auto':
-        candidates, reasons = _candidates(options.device)
+    candidates, reasons = _candidates(name, options.device)
     for candidate, device in candidates:
         try:
             backend = _open(candidate, source, replace(options, device=device))
@@ -55,8 +53,10 @@ def open_backend(name: str, source: ModelSource, options: BackendOptions) -> Bac
     raise ModelError(f'no backend can run {source.path}: {"; ".join(reasons)}')
 
 
-def _candidates(device: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return what `auto` tries on a device, fastest first, and why it leaves out what it does."""
+def _candidates(name: str, device: str) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return what to try on which device, fastest first, and why something is left out."""
+    if name != 'auto':
+        return [(name, device)], []
     if device.lower().startswith('cuda'):
         return [(name, device) for name, _ in _ON_GPU], []
     if device:
