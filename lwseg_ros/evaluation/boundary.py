@@ -49,19 +49,20 @@ class BoundaryCounts:
         radius = max(1.0, self._tolerance * math.hypot(*truth.shape))
         labelled = np.arange(256) < self._num_classes
         labelled[IGNORE_ID] = False
-        void = ~labelled[truth]
-        judged = ~_dilated(void, radius) if void.any() else ~void
+        void = ~labelled.take(truth)
         for number, inside in enumerate(self._inside):
             outside = ~inside
             predicted = _borders(prediction, inside, outside)
             outside[~labelled] = 0
             true = _borders(truth, inside, outside)
-            near_predicted, near_true = _dilated(predicted, radius), _dilated(true, radius)
-            predicted *= judged
-            for first, border, near in ((0, true, near_predicted), (2, predicted, near_true)):
-                places = np.flatnonzero(border)
+            judged = predicted.copy()
+            if void.any():
+                places = np.flatnonzero(predicted != 0)
+                judged.ravel()[places[_near(void, places, radius)]] = 0
+            for first, border, other in ((0, true, predicted), (2, judged, true)):
+                places = np.flatnonzero(border != 0)
                 bits = border.ravel()[places]
-                found = bits & near.ravel()[places]
+                found = bits & _near(other, places, radius)
                 for area in range(64 * number, min(64 * (number + 1), len(self.counts))):
                     bit = inside.dtype.type(1 << area % 64)
                     self.counts[area, first] += np.count_nonzero(bits & bit)
@@ -93,7 +94,7 @@ def _membership(areas: Sequence[Iterable[int]]) -> Bits:
 
 def _borders(labels: npt.NDArray[np.uint8], inside: Bits, outside: Bits) -> Bits:
     """Return for each pixel the areas that it is in and one of its neighbours is out of."""
-    a, b = inside[labels], outside[labels]
+    a, b = inside.take(labels), outside.take(labels)
     borders = np.zeros_like(a)
     borders[1:] |= a[1:] & b[:-1]
     borders[:-1] |= a[:-1] & b[1:]
@@ -102,15 +103,30 @@ def _borders(labels: npt.NDArray[np.uint8], inside: Bits, outside: Bits) -> Bits
     return borders
 
 
-def _dilated(bits: Bits, radius: float) -> Bits:
-    """Return the OR over the disk around each pixel: all areas at once, row by row of the disk."""
-    grown = np.zeros_like(bits)
-    run, width = bits.copy(), 0
-    for dy in range(int(radius), -1, -1):
-        while width < math.isqrt(int(radius**2 - dy**2)):
-            width += 1
-            run[:, width:] |= bits[:, :-width]
-            run[:, :-width] |= bits[:, width:]
-        grown[dy:] |= run[: len(run) - dy]
-        grown[: len(run) - dy] |= run[dy:]
-    return grown
+def _near(bits: Bits, places: npt.NDArray[np.intp], radius: float) -> Bits:
+    """Return the OR over the disk around each place (a flat index) of `bits` `[H, W]`.
+
+    Row by row of the disk: a run of any length is covered by two runs of a power of two, and those
+    are made for the whole image once.
+    """
+    height, width = bits.shape
+    reach = int(radius)
+    stride = width + 4 * reach + 2
+    runs = [np.zeros((height + 2 * reach) * stride, bits.dtype)]
+    runs[0].reshape(-1, stride)[reach : reach + height, reach : reach + width] = bits
+    while 1 << len(runs) <= 2 * reach + 1:
+        step = 1 << (len(runs) - 1)
+        longer = runs[-1].copy()
+        longer[:-step] |= runs[-1][step:]
+        runs.append(longer)
+    rows, columns = np.divmod(places, width)
+    centers = (rows + reach) * stride + columns + reach
+    near = np.zeros(len(places), bits.dtype)
+    for dy in range(-reach, reach + 1):
+        half = math.isqrt(int(radius**2 - dy**2))
+        length = 2 * half + 1
+        size = length.bit_length() - 1
+        first = centers + (dy * stride - half)
+        near |= runs[size].take(first)
+        near |= runs[size].take(first + (length - (1 << size)))
+    return near

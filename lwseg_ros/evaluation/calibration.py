@@ -29,13 +29,10 @@ class Calibration:
 
         A pixel of confidence c is in bin floor(15 c / 255), the last bin has c = 255 too.
         """
-        pixels = np.bincount(confidence, minlength=256)
-        rows = (
-            pixels,
-            np.bincount(confidence[right], minlength=256),
-            pixels * np.arange(256),
-        )
-        for counts, row in zip(self.counts, rows, strict=True):
+        both = confidence + right.astype(np.uint16) * 256
+        wrong, hits = np.bincount(both, minlength=512).reshape(2, 256)
+        pixels = wrong + hits
+        for counts, row in zip(self.counts, (pixels, hits, pixels * np.arange(256)), strict=True):
             np.add.at(counts, _BIN_OF, row)
 
     def error(self) -> float:

@@ -119,7 +119,7 @@ class Comparison:
 
     def in_common_space(self, truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
         """Return both label images in the space of the comparison, `space`."""
-        return self._truth_table[truth], self._prediction_table[prediction]
+        return self._truth_table.take(truth), self._prediction_table.take(prediction)
 
     def measure(self, truth: Labels, segmentation: Segmentation) -> Accuracy:
         """Return the accuracy of one image; truth uint8 `[H, W]` in its own space."""

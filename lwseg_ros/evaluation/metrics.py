@@ -26,11 +26,14 @@ class ConfusionMatrix:
         if truth.shape != prediction.shape:
             raise ValueError(f'truth is {truth.shape}, prediction is {prediction.shape}')
         n = self.num_classes
-        valid = self.labelled(truth)
-        rows = truth[valid].astype(np.int64)
-        columns = np.minimum(prediction[valid], n)
-        size = n * (n + 1)
-        self.counts += np.bincount(rows * (n + 1) + columns, minlength=size).reshape(n, n + 1)
+        ids = np.arange(256)
+        # One number for each pair of labels; truth that does not count gets a row of its own.
+        rows = np.where((ids < n) & (ids != IGNORE_ID), ids, n).astype(np.uint16) * (n + 1)
+        columns = np.minimum(ids, n).astype(np.uint16)
+        pairs = rows.take(truth)
+        pairs += columns.take(prediction)
+        counts = np.bincount(pairs.ravel(), minlength=(n + 1) ** 2)
+        self.counts += counts[: n * (n + 1)].reshape(n, n + 1)
 
     def labelled(self, truth: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """Return which pixels of a true label image count: not 255, not outside the classes."""
