@@ -27,10 +27,14 @@ from lwseg_ros.plain_data import NOT_AS_WANTED, parse_json
 METADATA_KEY = 'lwseg'
 DIGEST_KEY = 'lwseg_sha256'
 FORMAT = 1
+ZERO_POINT = 'activation_zero_point'
+"""The name that the zero point of all activations of an int8 model has in its graph."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 EXTERNAL = 'external'
 """The `network` of a model that is not of our catalog."""
+
+MODEL_PRECISIONS = ('fp32', 'int8')
 
 _SHIPPED = Path(__file__).resolve().parents[1] / 'models'
 _MAX_METADATA_BYTES = 10_000_000  # our choice: some thousand times what a model says
@@ -58,8 +62,9 @@ class ModelInfo:
     """What a model file says of itself.
 
     `network` is the catalog's name; `input_size` the default network size (height, width);
-    `mean` and `std` are of RGB pixels scaled to 0..1; `provenance` is free text by key (data,
-    recipe, commit, seed, licence); `accuracy` holds figures of `lwseg evaluate`.
+    `mean` and `std` are of RGB pixels scaled to 0..1; `precision` is fp32, or int8 after
+    `lwseg quantize`; `provenance` is free text by key (data, recipe, commit, seed, licence);
+    `accuracy` holds figures of `lwseg evaluate`.
     """
 
     name: str
@@ -68,6 +73,7 @@ class ModelInfo:
     input_size: tuple[int, int]
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    precision: str = 'fp32'
     provenance: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
 
@@ -89,6 +95,7 @@ class ModelInfo:
                 input_size=(height, width),
                 mean=_three(content['mean']),
                 std=_three(content['std']),
+                precision=str(content.get('precision', 'fp32')),
                 provenance=dict(content.get('provenance') or {}),
                 accuracy=dict(content.get('accuracy') or {}),
             )
@@ -101,6 +108,11 @@ class ModelInfo:
         if not 0 < height * width <= _MAX_INPUT_PIXELS or min(height, width) < 1:
             raise ModelError(
                 f'{where} has metadata with the impossible input size {width}x{height}'
+            )
+        if info.precision not in MODEL_PRECISIONS:
+            raise ModelError(
+                f'{where} is of the precision {info.precision!r}, this lwseg knows '
+                f'{" and ".join(MODEL_PRECISIONS)}: update lwseg'
             )
         if not np.isfinite([*info.mean, *info.std]).all() or min(info.std) <= 0:
             raise ModelError(f'{where} has metadata with an impossible mean or std')
@@ -116,6 +128,7 @@ class ModelInfo:
             'input_size': list(self.input_size),
             'mean': list(self.mean),
             'std': list(self.std),
+            'precision': self.precision,
             'provenance': dict(self.provenance),
             'accuracy': dict(self.accuracy),
         }

@@ -1,7 +1,9 @@
-"""ONNX Runtime on the CPU: runs everywhere, in fp32."""
+"""ONNX Runtime on the CPU: runs everywhere, in fp32, or in int8 if the model is quantized."""
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,29 +12,35 @@ from numpy.typing import NDArray
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends.base import (
+    NOT_QUANTIZED,
     Backend,
     BackendOptions,
     Planes,
     check_classes,
     require_onnx,
 )
-from lwseg_ros.inference.model_file import ModelSource
+from lwseg_ros.inference.model_file import ZERO_POINT, ModelSource
 
 _ONLY_ERRORS = 3
+_INT8, _UINT8 = 3, 2  # TensorProto.DataType
 
 
 class OnnxRuntimeBackend(Backend):
     """An ONNX Runtime session of the CPU execution provider."""
 
-    def __init__(self, session: Any, batch: int) -> None:
+    def __init__(self, session: Any, batch: int, precision: str) -> None:
         self._session = session
+        self._precision = precision
         self.batch = batch
 
     @classmethod
     def open(cls, source: ModelSource, options: BackendOptions) -> OnnxRuntimeBackend:
         """Fix the graph's shapes and create the session."""
-        if options.precision not in ('auto', 'fp32'):
-            raise ModelError(f'it computes in fp32 only, not in {options.precision}')
+        quantized = source.info.precision == 'int8'
+        if options.precision == 'int8' and not quantized:
+            raise ModelError(NOT_QUANTIZED)
+        if options.precision not in ('auto', 'fp32', 'int8'):
+            raise ModelError(f'it computes in fp32 or int8 only, not in {options.precision}')
         if options.device.lower() not in ('', 'cpu'):
             raise ModelError(f'it runs on the CPU only, not on {options.device!r}')
         settings = onnxruntime.SessionOptions()
@@ -46,6 +54,8 @@ class OnnxRuntimeBackend(Backend):
         if batch == 1:
             settings.add_free_dimension_override_by_name('batch', 1)
         graph = require_onnx(source).onnx
+        if quantized and isinstance(graph, Path) and platform.machine() in ('x86_64', 'AMD64'):
+            graph = _with_unsigned_activations(graph.read_bytes())
         session = onnxruntime.InferenceSession(
             graph if isinstance(graph, bytes) else str(graph),
             settings,
@@ -53,7 +63,7 @@ class OnnxRuntimeBackend(Backend):
         )
         classes = {value.name: value.shape for value in session.get_inputs()}['drivable_classes']
         check_classes(source, classes[0])
-        return cls(session, batch)
+        return cls(session, batch, 'int8/fp32' if quantized else 'fp32')
 
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch."""
@@ -63,8 +73,23 @@ class OnnxRuntimeBackend(Backend):
     @property
     def description(self) -> str:
         """Library, version, precision and device."""
-        return f'onnxruntime {onnxruntime.__version__} fp32 CPU'
+        return f'onnxruntime {onnxruntime.__version__} {self._precision} CPU'
 
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def _with_unsigned_activations(graph: bytes) -> bytes:
+    """Return an int8 graph with activations as uint8 around 128, which are the same numbers.
+
+    On x86, ONNX Runtime computes convolutions of uint8 activations only in integers; it turns
+    int8 into that by itself, but not where a tensor has several users.
+    """
+    return graph.replace(_zero_point(_INT8, 0), _zero_point(_UINT8, 128))
+
+
+def _zero_point(data_type: int, value: int) -> bytes:
+    """Return the fields data_type, name and raw_data of a TensorProto."""
+    name = ZERO_POINT.encode()
+    return bytes((0x10, data_type, 0x42, len(name))) + name + bytes((0x4A, 1, value))

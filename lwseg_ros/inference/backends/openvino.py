@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends.base import (
+    NOT_QUANTIZED,
     Backend,
     BackendOptions,
     Planes,
@@ -37,7 +38,8 @@ class OpenVinoBackend(Backend):
         """Read the ONNX graph, fix its shapes and compile it."""
         core = _core()
         device = options.device.upper() or 'CPU'
-        precision = _precision(core, device, options.precision)
+        quantized = source.info.precision == 'int8'
+        precision = _precision(core, device, options.precision, quantized)
         model = core.read_model(require_onnx(source).onnx)
         check_classes(source, model.input('drivable_classes').partial_shape[0].get_length())
         batch = options.batch or 1
@@ -51,7 +53,8 @@ class OpenVinoBackend(Backend):
             settings['INFERENCE_NUM_THREADS'] = options.threads
         version = '.'.join(openvino.__version__.split('-')[0].split('.')[:2])
         compiled = core.compile_model(model, device, settings)
-        return cls(compiled, f'openvino {version} {precision} {device}', batch)
+        arithmetic = f'int8/{precision}' if quantized else precision
+        return cls(compiled, f'openvino {version} {arithmetic} {device}', batch)
 
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch; the results are copied out of OpenVINO's buffers."""
@@ -81,13 +84,16 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-def _precision(core: openvino.Core, device: str, wanted: str) -> str:
-    """Return the precision to compile for; ModelError if the device does not compute in it."""
+def _precision(core: openvino.Core, device: str, wanted: str, quantized: bool) -> str:
+    """Return the precision to compile for; ModelError if the device does not compute in it.
+
+    Of a quantized model it is that of the layers which are not in int8.
+    """
     capabilities = core.get_property(device, 'OPTIMIZATION_CAPABILITIES')
-    if wanted == 'auto':
+    if wanted == 'int8' and not quantized:
+        raise ModelError(NOT_QUANTIZED)
+    if wanted in ('auto', 'int8'):
         return 'bf16' if 'BF16' in capabilities else 'fp32'
-    if wanted == 'int8':
-        raise ModelError('precision int8 needs a quantized model; choose auto, fp32 or bf16')
     if wanted in _CAPABILITIES and _CAPABILITIES[wanted] not in capabilities:
         raise ModelError(f'{device} does not compute in {wanted}; choose auto or fp32')
     return wanted

@@ -1,0 +1,369 @@
+"""Post-training quantization: an int8 ONNX model from an fp32 one, calibrated on real images.
+
+The file holds pairs of QuantizeLinear and DequantizeLinear, symmetric with zero point 0, weights
+per channel, biases and logits in floating point: the form that TensorRT, OpenVINO and ONNX Runtime
+all take. Layers that cost more accuracy than asked stay in floating point (our choice: those that
+change the most labels when they alone are quantized, until what is measured holds).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+
+from lwseg_ros.errors import ModelError
+from lwseg_ros.evaluation.dataset import LabelledImages, open_dataset, read_image, read_pair
+from lwseg_ros.evaluation.evaluate import Comparison
+from lwseg_ros.inference.model_file import (
+    EXTERNAL,
+    ZERO_POINT,
+    ModelInfo,
+    find_model,
+    model_metadata,
+    sha256,
+    write_model,
+)
+from lwseg_ros.inference.segmenter import Segmenter
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper, shape_inference
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, create_calibrator
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+except ModuleNotFoundError as error:
+    raise ModelError(
+        f'lwseg quantize needs the package {error.name}: pip install onnx onnxruntime'
+    ) from error
+
+Image = npt.NDArray[np.uint8]
+
+QUANTIZED_OPERATORS = ('Conv', 'Add', 'MaxPool', 'AveragePool', 'Clip', 'Relu', 'Resize')
+RANKING_IMAGES = 6
+"""Images of each data set on which single layers are compared."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a model does on the images of one data set, compared with the unquantized model."""
+
+    miou: float
+    drivable_iou: float
+    agreement: float
+    """The share of pixels on which both name the same class."""
+
+    def loss(self, reference: Figures) -> float:
+        """Return how many points of mIoU or drivable IoU are lost, whichever is more."""
+        return 100 * max(reference.miou - self.miou, reference.drivable_iou - self.drivable_iou)
+
+
+def quantize(
+    model: str,
+    data: Sequence[str],
+    out: Path,
+    split: str = 'train',
+    data_root: Path | None = None,
+    images: int = 32,
+    max_loss: float = 0.5,
+    minutes: float = 10.0,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Write the int8 form of a model and return a report.
+
+    Of each of `data` (FORMAT:PATH), `images` of the split are taken at even distances to find the
+    ranges of the activations, and as many others to measure. While the loss on those is above
+    `max_loss` points of mIoU or drivable IoU on any data set, more layers stay in floating point;
+    to find out which, single layers are measured for at most `minutes`.
+
+    ModelError, and nothing written, if the model cannot be quantized or loses more with half of
+    its layers in floating point.
+    """
+    if out.suffix != '.onnx':
+        raise ModelError(f'{out} must end in .onnx: that is what is written')
+    if not out.parent.is_dir():
+        raise ModelError(f'{out} cannot be written: make the folder {out.parent} first')
+    source = find_model(model)
+    if not isinstance(source.onnx, Path) or source.info.network == EXTERNAL:
+        raise ModelError(f'{model} is not an ONNX model made by lwseg: export one first')
+    if source.info.precision != 'fp32':
+        raise ModelError(f'{model} is quantized already: give the model that it came from')
+    sets = [open_dataset(spec, split, data_root) for spec in data]
+    calibration = [_every(labelled, 0, images) for labelled in sets]
+    check = [_every(labelled, 1, images) for labelled in sets]
+    deadline = time.monotonic() + 60 * minutes
+    with (
+        tempfile.TemporaryDirectory(prefix='lwseg_quantize_') as folder,
+        Progress(
+            *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console
+        ) as progress,
+    ):
+        task = progress.add_task('finding ranges', total=None)
+        quantizer = Quantizer(source.onnx, source.info, Path(folder))
+        quantizer.calibrate([image for labelled in calibration for image in _images(labelled)])
+        progress.update(task, description='measuring fp32')
+        trial = Trial(check, str(source.path))
+
+        def measured(keep: Sequence[str]) -> list[Figures]:
+            progress.update(task, description=f'measuring int8, {len(keep)} layers in fp32')
+            return trial.figures(quantizer.write(keep, source.info))
+
+        keep: list[str] = []
+        figures = measured(keep)
+        if trial.loss(figures) > max_loss:
+            ranking = _ranking(quantizer, trial, source.info, deadline, progress)
+            while trial.loss(figures) > max_loss:
+                more = ranking[: max(1, 2 * len(keep))]
+                if len(more) == len(keep) or 2 * len(more) > len(quantizer.layers):
+                    raise ModelError(
+                        f'{model} loses {trial.loss(figures):.2f} points with {len(keep)} of '
+                        f'{len(quantizer.layers)} layers in floating point, {max_loss:g} are '
+                        'allowed: nothing was written'
+                    )
+                keep = more
+                figures = measured(keep)
+        info = replace(
+            source.info,
+            name=out.stem,
+            precision='int8',
+            accuracy={},
+            provenance={
+                **source.info.provenance,
+                'quantized_from': f'{source.info.name}, sha256 {sha256(source.path)}',
+                'calibration': [f'{images} images of {labelled.name}' for labelled in sets],
+                'layers_in_floating_point': quantizer.unquantized(keep),
+            },
+        )
+        quantizer.write(keep, info, out)
+    return {
+        'model': str(out),
+        'sha256': sha256(out),
+        'bytes': out.stat().st_size,
+        'layers': len(quantizer.layers),
+        'layers_in_floating_point': quantizer.unquantized(keep),
+        'checked_with': trial.engine,
+        'data': {
+            labelled.name: {
+                'images': len(labelled.pairs),
+                'miou': [round(before.miou, 4), round(now.miou, 4)],
+                'drivable_iou': [round(before.drivable_iou, 4), round(now.drivable_iou, 4)],
+                'label_agreement': round(now.agreement, 4),
+            }
+            for labelled, before, now in zip(check, trial.reference, figures, strict=True)
+        },
+    }
+
+
+def _ranking(
+    quantizer: Quantizer, trial: Trial, info: ModelInfo, deadline: float, progress: Progress
+) -> list[str]:
+    """Return the layers, those first that alone change most labels; none after the deadline."""
+    short = trial.shortened(RANKING_IMAGES)
+    agreement = {}
+    for layer in progress.track(quantizer.layers, description='measuring single layers'):
+        if time.monotonic() > deadline:
+            break
+        others = [name for name in quantizer.layers if name != layer]
+        figures = short.figures(quantizer.write(others, info))
+        agreement[layer] = min(one.agreement for one in figures)
+    return sorted(agreement, key=lambda layer: agreement[layer])
+
+
+class Quantizer:
+    """The fp32 graph of a model and the ranges of its activations.
+
+    `layers` are the nodes of the convolutions that can be quantized: all but the last, whose
+    logits are compared and turned into probabilities.
+    """
+
+    def __init__(self, path: Path, info: ModelInfo, folder: Path) -> None:
+        self._info = info
+        self._candidate = folder / 'candidate.onnx'
+        self._folder = folder
+        self._model = shape_inference.infer_shapes(_with_float_weights(onnx.load(str(path))))
+        nodes = list(self._model.graph.node)
+        convolutions = [index for index, node in enumerate(nodes) if node.op_type == 'Conv']
+        self.layers = [nodes[index].name for index in convolutions[:-1]]
+        self._classifier = nodes[convolutions[-1]].name
+        self._weights = {nodes[index].name: nodes[index].input[1] for index in convolutions}
+        types = {v.name: v.type.tensor_type.elem_type for v in self._model.graph.value_info}
+        self._nodes = [
+            node.name
+            for node in nodes[: convolutions[-1]]
+            if node.op_type in QUANTIZED_OPERATORS
+            and types.get(node.output[0]) == TensorProto.FLOAT
+        ]
+        self._ranges: Any = None
+
+    def calibrate(self, images: Sequence[Image]) -> None:
+        """Find the ranges of the activations on images RGB uint8 `[H, W, 3]` of any size."""
+        height, width = self._info.input_size
+        classes = self._info.label_space.drivable_vector()
+        feed = iter(
+            {'image': cv2.resize(image, (width, height))[np.newaxis], 'drivable_classes': classes}
+            for image in images
+        )
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def get_next(self) -> Any:
+                return next(feed, None)
+
+        fp32 = self._folder / 'fp32.onnx'
+        onnx.save(self._model, str(fp32))
+        calibrator = create_calibrator(
+            fp32,
+            list(QUANTIZED_OPERATORS),
+            augmented_model_path=str(self._folder / 'augmented.onnx'),
+            extra_options={'symmetric': True},
+        )
+        calibrator.collect_data(Reader())
+        self._ranges = calibrator.compute_data()
+
+    def unquantized(self, keep: Sequence[str]) -> list[str]:
+        """Return the names of the weights that stay in floating point with the layers `keep`."""
+        return [self._weights[layer] for layer in (*keep, self._classifier)]
+
+    def write(self, keep: Sequence[str], info: ModelInfo, path: Path | None = None) -> Path:
+        """Write the model with all but the layers `keep` in int8, and return its path."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8,
+            tensors_range=self._ranges,
+            nodes_to_quantize=[name for name in self._nodes if name not in keep],
+            nodes_to_exclude=[],
+            op_types_to_quantize=list(QUANTIZED_OPERATORS),
+            # TensorRT takes no int32 bias.
+            extra_options={
+                'ActivationSymmetric': True,
+                'WeightSymmetric': True,
+                'QuantizeBias': False,
+            },
+        )
+        quantizer.quantize_model()
+        model = quantizer.model.model
+        _feed_unquantized(model.graph, keep)
+        _share_zero_point(model.graph)
+        del model.graph.value_info[:]
+        del model.metadata_props[:]
+        for key, value in model_metadata(replace(info, precision='int8')).items():
+            model.metadata_props.add(key=key, value=value)
+        path = path or self._candidate
+        write_model(path, model.SerializeToString())
+        return path
+
+
+class Trial:
+    """Labelled images, and what the unquantized model makes of them in fp32: the `reference`."""
+
+    def __init__(self, data: Sequence[LabelledImages], model: str) -> None:
+        self._data = data
+        self._model = model
+        self._labels: list[list[Image]] = []
+        self.engine = ''
+        self.reference = self.figures(Path(model), 'fp32')
+
+    def shortened(self, images: int) -> Trial:
+        """Return a trial on the first few images of each set."""
+        return Trial([_every(labelled, 0, images) for labelled in self._data], self._model)
+
+    def loss(self, figures: Sequence[Figures]) -> float:
+        """Return the loss in points on the data set where it is largest."""
+        pairs = zip(figures, self.reference, strict=True)
+        return max(one.loss(reference) for one, reference in pairs)
+
+    def figures(self, path: Path, precision: str = 'auto') -> list[Figures]:
+        """Run a model on all images and return its figures, data set by data set."""
+        with Segmenter.load(path, precision=precision) as segmenter:
+            self.engine = segmenter.description
+            return [self._one(index, segmenter) for index in range(len(self._data))]
+
+    def _one(self, index: int, segmenter: Segmenter) -> Figures:
+        labelled = self._data[index]
+        comparison = Comparison(segmenter.label_space, labelled.label_space)
+        labels = []
+        for pair in labelled.pairs:
+            image, truth = read_pair(pair)
+            segmentation = segmenter(image)
+            comparison.update(truth, segmentation)
+            labels.append(segmentation.labels)
+        if index == len(self._labels):  # the reference itself
+            self._labels.append(labels)
+        same = sum(int((a == b).sum()) for a, b in zip(labels, self._labels[index], strict=True))
+        result = comparison.result()
+        return Figures(
+            result['miou'] or 0.0,
+            result['drivable_iou'] or 0.0,
+            same / sum(plane.size for plane in labels),
+        )
+
+
+def _every(labelled: LabelledImages, phase: int, images: int) -> LabelledImages:
+    """Return pairs at even distances; those of phase 0 and of phase 1 are different ones."""
+    images = min(images, len(labelled.pairs) // 2)
+    places = np.linspace(0, len(labelled.pairs) - 1, 2 * images).round().astype(int)
+    chosen = places[phase::2].tolist()
+    if not chosen:
+        raise ModelError(f'{labelled.name} has too few images to calibrate and to measure')
+    return replace(labelled, pairs=tuple(labelled.pairs[place] for place in chosen))
+
+
+def _images(labelled: LabelledImages) -> Iterator[Image]:
+    return (read_image(pair.image) for pair in labelled.pairs)
+
+
+def _with_float_weights(model: Any) -> Any:
+    """Return the model with casts of stored weights carried out: they are what is quantized."""
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == 'Cast' and n.input[0] in stored]:
+        kind = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+        values = numpy_helper.to_array(stored[node.input[0]]).astype(kind)
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in stored.values():
+        if tensor.name not in used:
+            graph.initializer.remove(tensor)
+    return model
+
+
+def _feed_unquantized(graph: Any, layers: Sequence[str]) -> None:
+    """Give some layers their input as it is before it is quantized for others.
+
+    Besides being more exact: of a convolution between quantized tensors ONNX Runtime quantizes the
+    weights by itself, and not per channel.
+    """
+    source = {node.output[0]: node for node in graph.node if node.op_type.endswith('tizeLinear')}
+    for node in graph.node:
+        if node.name in layers and node.input[0] in source:
+            quantize = source[source[node.input[0]].input[0]]
+            node.input[0] = quantize.input[0]
+    for kind in ('DequantizeLinear', 'QuantizeLinear'):
+        used = {name for node in graph.node for name in node.input}
+        for node in [n for n in graph.node if n.op_type == kind and n.output[0] not in used]:
+            graph.node.remove(node)
+
+
+def _share_zero_point(graph: Any) -> None:
+    """Give all activations one zero point, `ZERO_POINT`, which a backend can find and replace."""
+    quantized = [node for node in graph.node if node.op_type == 'QuantizeLinear']
+    replaced = {node.input[2] for node in quantized}
+    for node in graph.node:
+        if node.op_type in ('QuantizeLinear', 'DequantizeLinear') and node.input[2] in replaced:
+            node.input[2] = ZERO_POINT
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in replaced]:
+        graph.initializer.remove(tensor)
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), ZERO_POINT))
