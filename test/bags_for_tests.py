@@ -97,21 +97,21 @@ def write_ros2(
     rows: list[Row],
     plugin: StoragePlugin = StoragePlugin.MCAP,
     zstd: bool = False,
-    version: int = 8,
+    store: Any = ROS2,
 ) -> Path:
     """Write a ROS 2 bag folder."""
-    writer = Writer(path, version=version, storage_plugin=plugin)
+    writer = Writer(path, version=8, storage_plugin=plugin)
     if zstd:
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     with writer:
-        _write(writer, rows, ROS2, ROS2.serialize_cdr)
+        _write(writer, rows, store, store.serialize_cdr)
     return path
 
 
-def write_ros1(path: Path, rows: list[Row]) -> Path:
+def write_ros1(path: Path, rows: list[Row], store: Any = ROS1) -> Path:
     """Write a ROS 1 bag file."""
     with Ros1Writer(path) as writer:
-        _write(writer, rows, ROS1, ROS1.serialize_ros1)
+        _write(writer, rows, store, store.serialize_ros1)
     return path
 
 

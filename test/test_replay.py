@@ -22,6 +22,7 @@ from bags_for_tests import (
     by_time,
     camera_rows,
     compressed,
+    header,
     labels,
     painted,
     raw,
@@ -33,7 +34,7 @@ from bags_for_tests import (
 )
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.replay import Settings, bag_names, evaluate_bag
@@ -446,3 +447,29 @@ def test_bags_of_the_same_name_get_folders_of_their_own() -> None:
     assert bag_names([Path('/a/drive.bag')]) == ['drive']
     with pytest.raises(DataError, match='twice'):
         bag_names([Path('/a/drive'), Path('/a/drive')])
+
+
+@pytest.mark.parametrize('kind', ['ros1', 'ros2'])
+def test_topics_of_foreign_types_are_copied_by_their_own_definitions(
+    kind: str, tmp_path: Path, settings: Settings
+) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC if kind == 'ros1' else Stores.ROS2_HUMBLE)
+    definition = 'std_msgs/Header header\nfloat64[] wheel_speeds\nstring gear'
+    store.register(get_types_from_msg(definition, 'car_msgs/msg/State'))
+    header_ = header(store.types, stamp(1))
+    state = store.types['car_msgs/msg/State'](header_, np.array([1.5, 2.5]), 'forward')
+    images = camera_rows(4, store=store)
+    rows = by_time(images, [('/car/state', stamp(1), ('car_msgs/msg/State', state))])
+    if kind == 'ros1':
+        bag = write_ros1(tmp_path / 'drive.bag', rows, store)
+    else:
+        bag = write_ros2(tmp_path / 'drive', rows, store=store)
+    asked = with_(settings, mcap=True, copy_topics=True)
+    result = evaluate_bag(bag, tmp_path / 'out', asked)
+    assert result['bags'][0]['not_copied'] == []
+    with AnyReader([tmp_path / 'out' / 'replay']) as reader:
+        ((connection, record_ns, data),) = reader.messages(reader.topics['/car/state'].connections)
+        copied = reader.deserialize(data, connection.msgtype)
+    assert record_ns == stamp(1)
+    assert (copied.gear, copied.wheel_speeds.tolist()) == ('forward', [1.5, 2.5])
+    assert copied.header.stamp.sec * 10**9 + copied.header.stamp.nanosec == stamp(1)

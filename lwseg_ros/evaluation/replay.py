@@ -186,6 +186,7 @@ def _open_models(settings: Settings) -> Iterator[_Models]:
             threads=settings.threads,
         )
         stack.enter_context(segmenter)
+        segmenter.warm_up(1)
         path = resolve_model(model)
         return segmenter, Model(
             name=segmenter.info.name, sha256=sha256(path), engine=segmenter.description

@@ -125,7 +125,12 @@ class OtherTopics:
         definition = self._recording.definitions.get(kind)
         if kind not in self._store.types and definition:
             try:
-                self._store.register(get_types_from_msg(definition, kind))
+                found = get_types_from_msg(definition, kind)
+                # Those of ROS 1 come with its own header, which is another in ROS 2.
+                new = {
+                    name: fields for name, fields in found.items() if name not in self._store.types
+                }
+                self._store.register(new)
             except Exception:  # the parser raises what a strange definition leads it to
                 return False
         return kind in self._store.types
