@@ -15,6 +15,7 @@ import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.model_file import ModelInfo, model_metadata, write_model
@@ -133,18 +134,46 @@ def round_weights(network: nn.Module) -> None:
     compute with the same weights, and only activations differ (our choice: of the pixels that
     bf16 labels otherwise than fp32, it removes more than half).
     """
-    modules = dict(network.named_modules())
     with torch.no_grad():
-        for node in torch.fx.symbolic_trace(network).graph.nodes:
-            convolution = modules.get(str(node.target)) if node.op == 'call_module' else None
-            if not isinstance(convolution, nn.Conv2d):
-                continue
-            (user, *others) = node.users
-            norm = modules.get(str(user.target)) if user.op == 'call_module' else None
-            if isinstance(norm, nn.BatchNorm2d) and not others and norm.running_var is not None:
-                _fold(norm, convolution)
+        for convolution, norm in _convolutions(network).values():
+            if norm is not None:
+                _fold(norm[1], convolution)
             rounded = convolution.weight.to(torch.bfloat16).to(torch.float16)
             convolution.weight.copy_(rounded.to(torch.float32))
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Multiply, in place, each batch norm into the convolution before it, and leave the norm out.
+
+    For the network in evaluation mode: a pass through the image less for every norm.
+    """
+    for name, (convolution, norm) in _convolutions(network).items():
+        if norm is not None:
+            _replace(network, name, fuse_conv_bn_eval(convolution, norm[1]))
+            _replace(network, norm[0], nn.Identity())
+
+
+def _convolutions(
+    network: nn.Module,
+) -> dict[str, tuple[nn.Conv2d, tuple[str, nn.BatchNorm2d] | None]]:
+    """Return the convolutions by name, each with the batch norm that alone takes its output."""
+    modules = dict(network.named_modules())
+    found: dict[str, tuple[nn.Conv2d, tuple[str, nn.BatchNorm2d] | None]] = {}
+    for node in torch.fx.symbolic_trace(network).graph.nodes:
+        convolution = modules.get(str(node.target)) if node.op == 'call_module' else None
+        if not isinstance(convolution, nn.Conv2d):
+            continue
+        (user, *others) = node.users
+        norm = modules.get(str(user.target)) if user.op == 'call_module' else None
+        found[str(node.target)] = (convolution, None)
+        if isinstance(norm, nn.BatchNorm2d) and not others and norm.running_var is not None:
+            found[str(node.target)] = (convolution, (str(user.target), norm))
+    return found
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition('.')
+    setattr(network.get_submodule(parent), child, module)
 
 
 def _fold(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> None:
@@ -194,7 +223,7 @@ def export_onnx(
     graph = ImageToLabels(network, info.mean, info.std, label_stride).eval()
     example = (torch.zeros(2, 96, 128, 3, dtype=torch.uint8), torch.zeros(classes))
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet_exporter():
             given = tuple(network(torch.zeros(1, 3, 96, 128)).shape[1:])
             if given != (classes, 96 // NETWORK_STRIDE, 128 // NETWORK_STRIDE):
                 raise ModelError(
@@ -271,7 +300,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence the exporter's remarks on its own passes and on packages not used here."""
     loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
     levels = [logger.level for logger in loggers]

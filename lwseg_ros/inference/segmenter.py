@@ -172,8 +172,10 @@ class Segmenter:
         return self.input_size if wanted == 'network' else parse_size(wanted)
 
     def _fit(self, images: Sequence[Image]) -> Image:
-        """Return the images at network size, `[N, h, w, 3]`."""
+        """Return the images `[N, h, w, 3]` at network size, unless the backend resizes them."""
         height, width = self.input_size
+        if self._resizes and all(image.shape == images[0].shape for image in images):
+            return np.stack(images) if len(images) > 1 else images[0][np.newaxis]
         if len(images) == 1 and images[0].shape[:2] == (height, width):
             return np.ascontiguousarray(images[0])[np.newaxis]
         for image, fitted in zip(images, self._fitted, strict=False):
@@ -181,10 +183,9 @@ class Segmenter:
         return self._fitted[: len(images)]
 
     def _run(self, images: Image) -> Planes:
-        if self._backend is None:
-            raise InferenceError('the segmenter is closed: load the model again')
+        backend = self.backend
         try:
-            planes = self._backend.run(images, self._drivable_classes)
+            planes = backend.run(images, self._drivable_classes)
         except Exception as error:  # whatever the library raises, the frame has no answer
             reason = ' '.join(str(error).split())[:300]
             raise InferenceError(
@@ -212,7 +213,15 @@ class Segmenter:
         self._backend = open_backend(self._backend_name, self._source, options)
         # One that follows its images' sizes may get two of different sizes in one list.
         self._batch = 1 if self._follows_source else self._backend.batch
+        self._resizes = self._backend.resizes
         self._fitted: Image = np.empty((self._batch, *options.input_size, 3), np.uint8)
+
+    @property
+    def backend(self) -> Backend:
+        """The compiled model, for images that have the network's size already."""
+        if self._backend is None:
+            raise InferenceError('the segmenter is closed: load the model again')
+        return self._backend
 
     @property
     def info(self) -> ModelInfo:

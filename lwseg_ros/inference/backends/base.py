@@ -50,9 +50,12 @@ class Backend(ABC):
 
     `batch` is the most images of one call. Unless the options say otherwise it is 1 where a batch
     takes as long as its images one after another, as on a CPU: then each has its answer sooner.
+    `resizes` says that `run` had better get images of another size than the network's and resize
+    them itself, because the device does it sooner than OpenCV.
     """
 
     batch: int
+    resizes = False
 
     @classmethod
     @abstractmethod
@@ -62,6 +65,8 @@ class Backend(ABC):
     @abstractmethod
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment 1 to `batch` images uint8 `[N, h, w, 3]` RGB of the network size, C-contiguous.
+
+        If it `resizes`, they may be of any one size, and any strides.
 
         `drivable_classes` is float32 `[C]`, 1 for each class that counts as drivable.
         """
