@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,8 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Argument(help='A shipped model (road) or the path of a model file.')]
 Backend = Annotated[
-    str, typer.Option(help='auto, openvino, onnxruntime or torch; auto takes the fastest.')
+    str,
+    typer.Option(help='auto, tensorrt, openvino, onnxruntime or torch; auto takes the fastest.'),
 ]
 Precision = Annotated[str, typer.Option(help='auto, fp32, bf16 or int8.')]
 bag_app = typer.Typer(help='Evaluate models on recorded drives.', no_args_is_help=True)
@@ -328,8 +330,11 @@ def bag_compare(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help='best.safetensors of `lwseg train`, say.')],
-    out: Annotated[Path, typer.Option(help='The .onnx file to write.')],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help='best.safetensors of `lwseg train`, say; with --engine any model.'),
+    ],
+    out: Annotated[Path | None, typer.Option(help='The .onnx file to write.')] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
     network: Annotated[
         str | None,
@@ -339,26 +344,61 @@ def export(
         str | None, typer.Option(help='Label space of such a checkpoint: a name or a .yaml file.')
     ] = None,
     input_size: Annotated[
-        str, typer.Option(help='Default network size of such a checkpoint, WxH.')
-    ] = '512x512',
+        str | None,
+        typer.Option(
+            help='WxH: default network size of such a checkpoint (512x512), or the size of the '
+            "engine (the model's own)."
+        ),
+    ] = None,
     round_to_bf16: Annotated[
         bool,
         typer.Option('--round-to-bf16', help='Round the weights, so that bf16 agrees with fp32.'),
     ] = False,
+    engine: Annotated[
+        bool, typer.Option('--engine', help='Build the TensorRT engine of this GPU.')
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help='Precision of the engine: auto, fp32, fp16 or int8.')
+    ] = 'auto',
+    batch: Annotated[
+        int, typer.Option(min=1, help='The most images of the engine, for several cameras.')
+    ] = 1,
+    engine_cache_dir: Annotated[
+        str, typer.Option(help="Folder that keeps engines; empty: the user's cache.")
+    ] = '',
+    force_rebuild: Annotated[
+        bool, typer.Option('--force-rebuild', help='Build the engine although it is kept.')
+    ] = False,
 ) -> None:
-    """Turn a checkpoint into an ONNX model that says everything about itself, and check it."""
-    from lwseg_ros.inference.export import export_checkpoint
+    """Turn a checkpoint into an ONNX model that says everything about itself, and check it.
 
-    if network is not None and label_space is not None:
-        from lwseg_ros.inference.segmenter import parse_size
-        from lwseg_ros.training.checkpoint_import import import_checkpoint
-
-        weights = out.with_suffix('.safetensors')
-        import_checkpoint(checkpoint, weights, network, label_space, parse_size(input_size))
-        checkpoint = weights
-    elif network is not None or label_space is not None:
+    With --engine, build the TensorRT engine of that model, or of any other, on its GPU.
+    """
+    if (network is None) != (label_space is None):
         raise LwsegError('--network and --label-space go together')
-    Console().print_json(data=export_checkpoint(checkpoint, out, name, round_to_bf16))
+    if out is None and (network is not None or not engine):
+        raise LwsegError('--out is missing: the .onnx file to write')
+    report = {}
+    if out is not None:
+        from lwseg_ros.inference.export import export_checkpoint
+
+        if network is not None and label_space is not None:
+            from lwseg_ros.inference.segmenter import parse_size
+            from lwseg_ros.training.checkpoint_import import import_checkpoint
+
+            weights = out.with_suffix('.safetensors')
+            default_size = parse_size(input_size or '512x512')
+            import_checkpoint(checkpoint, weights, network, label_space, default_size)
+            checkpoint = weights
+        report = export_checkpoint(checkpoint, out, name, round_to_bf16)
+    if engine:
+        from lwseg_ros.inference.export_engine import export_engine
+
+        logging.basicConfig(level=logging.INFO, format='%(message)s')
+        report |= export_engine(
+            out or checkpoint, precision, input_size, batch, engine_cache_dir, force_rebuild
+        )
+    Console().print_json(data=report)
 
 
 @app.command()
@@ -387,6 +427,63 @@ def quantize(
     console = Console()
     report = run(model, data, out, split, data_root, images, max_loss, minutes, console)
     console.print_json(data=report)
+
+
+@app.command()
+def benchmark(
+    models: Annotated[
+        list[str] | None, typer.Argument(help='Shipped models or paths; road.')
+    ] = None,
+    out: Annotated[Path, typer.Option(help='Folder for performance.json, .md and plots.')] = Path(
+        'benchmark_output'
+    ),
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help='engine, startup, end-to-end or growth; may be repeated; engine.'),
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(help='A backend; may be repeated; auto.')
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help='A precision; may be repeated; auto.')
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help='Network size, WxH or model (its own); may be repeated; model.'),
+    ] = None,
+    transport: Annotated[
+        list[str] | None,
+        typer.Option(help='raw or compressed images, end to end; may be repeated; raw.'),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help='Time PyTorch eager and bare ONNX Runtime beside, if installed.')
+    ] = True,
+    seconds: Annotated[float, typer.Option(min=0.1, help='Time for each figure.')] = 4.0,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help='Measure nothing, compare two performance.json.'),
+    ] = None,
+) -> None:
+    """Measure how fast models, engines and the node are on this machine."""
+    if compare is not None:
+        from lwseg_ros.benchmark.report import compare as show
+        from lwseg_ros.benchmark.report import read_result
+
+        show(read_result(compare[0]), read_result(compare[1]), Console())
+        return
+    from lwseg_ros.benchmark.run import Plan, run_benchmark
+
+    plan = Plan(
+        models=models or ['road'],
+        backends=backend or ['auto'],
+        precisions=precision or ['auto'],
+        sizes=size or ['model'],
+        modes=mode or ['engine'],
+        transports=transport or ['raw'],
+        baselines=baselines,
+        seconds=seconds,
+    )
+    run_benchmark(plan, out, Console())
 
 
 @app.command(

@@ -34,6 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'training': (*COMMON, 'networks', 'inference', 'evaluation', 'demo.drive'),
     'ros': (*COMMON, 'inference', 'drivable'),
     'ros.image_messages': ('errors',),
+    'benchmark': (*COMMON, 'inference', 'evaluation', 'demo.drive', 'ros'),
+    'benchmark.baselines': (*COMMON, 'inference', 'networks'),
     'cli': ('',),
     '': ('',),
 }
@@ -48,7 +50,7 @@ ROS_ROOMS = ('ros',)
 TORCH_LIBRARIES = {'torch', 'lightning_fabric', 'tensorboard'}
 TORCH_ROOMS = (
     *('networks', 'training'),
-    *('inference.graph', 'inference.export', 'inference.backends.torch'),
+    *('inference.graph', 'inference.export', 'inference.backends.torch', 'benchmark.baselines'),
 )
 OTHER_OPTIONAL_LIBRARIES = {
     *('jinja2', 'matplotlib', 'onnx', 'onnxruntime', 'openvino', 'ray', 'rosbags', 'safetensors'),

@@ -1,0 +1,79 @@
+"""What our engines are compared with: the network as one gets it, without this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from torch import nn
+
+from lwseg_ros.inference.graph import (
+    ImageToLabels,
+    export_onnx,
+    load_network,
+    quiet_exporter,
+)
+from lwseg_ros.inference.model_file import ModelInfo, find_model
+from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.networks import create_network
+
+Task = Callable[[], object]
+
+
+def eager_task(model: str, image: npt.NDArray[np.uint8]) -> Task:
+    """Return PyTorch, eager, fp32, default memory layout: image `[H, W, 3]` to labels."""
+    source = find_model(model)
+    assert source.safetensors is not None
+    info = source.info
+    graph = ImageToLabels(load_network(source.safetensors, info), info.mean, info.std).eval()
+    pixels = torch.from_numpy(image[np.newaxis].copy())
+    classes = torch.from_numpy(info.label_space.drivable_vector())
+
+    def run() -> object:
+        with torch.inference_mode():
+            return graph(pixels, classes)
+
+    return run
+
+
+def bare_onnxruntime_task(model: str, size: tuple[int, int], folder: Path) -> Task:
+    """Return ONNX Runtime, fp32, of the network alone: float image to logits at stride 4."""
+    source = find_model(model)
+    assert source.safetensors is not None
+    return bare_task(load_network(source.safetensors, source.info), size, folder / 'bare.onnx')
+
+
+def bare_task(network: nn.Module, size: tuple[int, int], path: Path) -> Task:
+    """Return ONNX Runtime, fp32, of a network alone at a size (height, width)."""
+    image = torch.rand(1, 3, *size)
+    with torch.no_grad(), quiet_exporter():
+        program = torch.onnx.export(network, (image,), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(str(path))
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), settings, providers=['CPUExecutionProvider'])
+    (name,) = (value.name for value in session.get_inputs())
+    return lambda: session.run(None, {name: image.numpy()})
+
+
+def model_of_classes(network: str, classes: int, path: Path) -> nn.Module:
+    """Write an untrained model of so many classes as ONNX, and return its network."""
+    torch.manual_seed(0)
+    module = create_network(network, num_classes=classes).eval()
+    info = ModelInfo(f'{classes} classes', network, space_of(classes), (512, 512))
+    export_onnx(module, info, path)
+    return module
+
+
+def space_of(classes: int) -> LabelSpace:
+    """Return a label space of so many classes, the first of them drivable."""
+    entries = [
+        {'id': i, 'name': f'class {i}', 'color': [i, i, i], 'drivable': i == 0}
+        for i in range(classes)
+    ]
+    return LabelSpace.from_dict({'name': f'{classes} classes', 'classes': entries})

@@ -1,0 +1,102 @@
+"""`lwseg benchmark`: measures what is asked for, and leaves JSON, tables and plots."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from lwseg_ros.benchmark.end_to_end import time_cameras, time_end_to_end
+from lwseg_ros.benchmark.energy import EnergyMeter
+from lwseg_ros.benchmark.engines import Variant, time_engines
+from lwseg_ros.benchmark.environment import environment
+from lwseg_ros.benchmark.growth import CAMERAS, time_classes, time_pixels
+from lwseg_ros.benchmark.report import FORMAT, print_tables, write_report
+from lwseg_ros.benchmark.startup import time_imports, time_startup
+from lwseg_ros.errors import LwsegError
+from lwseg_ros.inference.model_file import find_model, sha256
+from lwseg_ros.ros.transport import apply_large_image_profile
+
+MODES = ('engine', 'startup', 'end-to-end', 'growth')
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: every model on every backend, in every precision, at every size.
+
+    A quantized model is run in precision auto only. `seconds` is spent on each figure.
+    """
+
+    models: Sequence[str]
+    backends: Sequence[str]
+    precisions: Sequence[str]
+    sizes: Sequence[str]
+    modes: Sequence[str]
+    transports: Sequence[str] = ('raw',)
+    baselines: bool = True
+    seconds: float = 4.0
+
+    def variants(self) -> list[Variant]:
+        """Return what is to be measured."""
+        infos = {model: find_model(model).info for model in self.models}
+        return [
+            Variant(model, backend, precision, size)
+            for size, model, backend, precision in product(
+                self.sizes, self.models, self.backends, self.precisions
+            )
+            if infos[model].precision == 'fp32' or precision == self.precisions[0]
+        ]
+
+
+def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
+    """Measure, print the tables, and write performance.json, .md and .png files into `out`."""
+    unknown = set(plan.modes) - set(MODES)
+    if unknown:
+        raise LwsegError(f'there is no mode {", ".join(unknown)}: choose {", ".join(MODES)}')
+    apply_large_image_profile(os.environ)
+    out.mkdir(parents=True, exist_ok=True)
+    variants = plan.variants()
+    result: dict[str, Any] = {
+        'format': FORMAT,
+        'command': shlex.join(['lwseg', *sys.argv[1:]]),
+        'environment': environment(),
+        'energy_source': EnergyMeter().source,
+        'models': {model: sha256(find_model(model).path) for model in plan.models},
+    }
+    with Progress(
+        SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn(), console=console
+    ) as progress:
+        task = progress.add_task('')
+
+        def advance(what: str) -> None:
+            progress.update(task, description=what)
+
+        if 'engine' in plan.modes:
+            result['engines'], result['skipped'] = time_engines(
+                variants, plan.baselines, plan.seconds, advance
+            )
+        # The others run whole processes: the first precision and size of each model and backend.
+        first = [
+            v for v in variants if v.size == plan.sizes[0] and v.precision == plan.precisions[0]
+        ]
+        if 'startup' in plan.modes:
+            result['startup'] = time_startup(first, advance)
+            result['imports'] = time_imports(advance)
+        if 'end-to-end' in plan.modes:
+            result['end_to_end'] = time_end_to_end(first, plan.transports, plan.seconds, advance)
+        if 'growth' in plan.modes:
+            result['pixels'] = time_pixels(first[0], plan.seconds, advance)
+            result['classes'] = time_classes(plan.seconds, advance)
+            result['cameras'] = time_cameras(first[0], CAMERAS, plan.seconds, advance)
+    write_report(result, out)
+    print_tables(result, console)
+    console.print(f'results: {out}/performance.json, {out}/performance.md')
+    return result
