@@ -28,7 +28,7 @@ Backend = Annotated[
     str,
     typer.Option(help='auto, tensorrt, openvino, onnxruntime or torch; auto takes the fastest.'),
 ]
-Precision = Annotated[str, typer.Option(help='auto, fp32, bf16 or int8.')]
+Precision = Annotated[str, typer.Option(help='auto, fp32, fp16, bf16 or int8.')]
 bag_app = typer.Typer(help='Evaluate models on recorded drives.', no_args_is_help=True)
 app.add_typer(bag_app, name='bag')
 

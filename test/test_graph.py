@@ -17,7 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.inference.backends import open_backend  # noqa: E402
 from lwseg_ros.inference.backends.base import BackendOptions  # noqa: E402
-from lwseg_ros.inference.export import export_checkpoint  # noqa: E402
+from lwseg_ros.inference.export import export_checkpoint, largest_activation  # noqa: E402
 from lwseg_ros.inference.graph import (  # noqa: E402
     ImageToLabels,
     export_onnx,
@@ -243,3 +243,11 @@ def test_label_space_of_another_size_is_refused(tmp_path: Path, tiny_model: Path
         pytest.importorskip(backend)
         with pytest.raises(ModelError, match='11 outputs .* cityscapes has 19 classes'):
             open_backend(backend, ModelSource(path, other, onnx=path), BackendOptions((96, 128)))
+
+
+def test_export_tells_how_near_the_network_comes_to_the_end_of_half_precision() -> None:
+    network = tiny_network()
+    with torch.no_grad():
+        network.bias += 1e5
+    assert largest_activation(tiny_network(), tiny_info()) < 100
+    assert 0.9e5 < largest_activation(network, tiny_info()) < 1.1e5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import threading
@@ -12,12 +13,14 @@ import numpy as np
 import onnx
 import pytest
 from models_for_tests import tiny_info, tiny_network
+from typer.testing import CliRunner
 
 onnxruntime = pytest.importorskip('onnxruntime')
 
 from gpu_for_tests import FakeDriver, install  # noqa: E402
 
 from lwseg_ros import Segmenter  # noqa: E402
+from lwseg_ros.cli import app  # noqa: E402
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.inference.backends.cuda import has_gpu  # noqa: E402
 
@@ -229,6 +232,43 @@ def test_auto_takes_tensorrt_where_a_gpu_is(
         assert not segmenter.description.startswith('tensorrt')
     assert 'passed over tensorrt: tensorrt 10.3.0 cannot load' in caplog.text
     assert '; torch: it reads safetensors' in caplog.text
+
+
+def test_export_builds_ahead_what_the_node_will_look_for(
+    gpu: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    _, library = gpu
+    folder = str(tmp_path / 'engines')
+    arguments = [
+        'export',
+        str(tiny_model),
+        '--engine',
+        '--batch',
+        '2',
+        '--engine-cache-dir',
+        folder,
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report == {
+        'engine': 'tensorrt 10.3.0 fp16 Fake GPU 128x96',
+        'batch': 2,
+        'engine_cache': folder,
+    }
+    built = len(library.built)
+    Segmenter.load(tiny_model, batch=2, engine_cache_dir=folder).close()
+    assert len(library.built) == built
+
+
+def test_export_without_a_gpu_is_a_sentence(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, _ = install(monkeypatch)
+    driver.gpus = 0
+    done = CliRunner().invoke(app, ['export', str(tiny_model), '--engine'])
+    assert 'no NVIDIA GPU 0 to be used' in str(done.exception)
+    assert isinstance(done.exception, ModelError)
 
 
 @pytest.mark.parametrize(

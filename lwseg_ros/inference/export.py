@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import BackendOptions
 from lwseg_ros.inference.graph import (
+    ImageToLabels,
     export_onnx,
     load_network,
     round_weights,
     save_safetensors,
 )
+from lwseg_ros.inference.half_precision import LARGEST_HALF
 from lwseg_ros.inference.model_file import (
+    ModelInfo,
     ModelSource,
     model_kind,
     read_model_info,
     sha256,
 )
-from lwseg_ros.inference.self_check import label_agreement
+from lwseg_ros.inference.self_check import check_images, label_agreement
 
 LEAST_AGREEMENT = 0.995
 """The share of pixels on which the exported model must name the class that PyTorch names."""
+
+_logger = logging.getLogger(__name__)
 
 
 def export_checkpoint(
@@ -41,6 +50,9 @@ def export_checkpoint(
 
     `round_to_bf16` rounds the weights first (see `graph.round_weights`), so that bf16 backends
     answer as fp32 ones do, and writes them beside `out` as .safetensors, for the torch backend.
+
+    `largest_activation` of the report tells how near the network comes to the end of half
+    precision on those images; beyond it, a warning is logged.
 
     ModelError if the checkpoint cannot be used or the check fails.
     """
@@ -76,10 +88,39 @@ def export_checkpoint(
         partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
+    activation = largest_activation(network, info)
+    if not activation < LARGEST_HALF:
+        _logger.warning(
+            'activations of %s reach %.3g, half precision ends at %g: GPUs will run it in fp32',
+            info.name, activation, LARGEST_HALF,
+        )  # fmt: skip
     return {
         'model': str(out),
         'sha256': sha256(out),
         'bytes': out.stat().st_size,
         'checked_with': exported.description,
         'label_agreement': agreement,
+        'largest_activation': activation,
     }
+
+
+def largest_activation(network: nn.Module, info: ModelInfo) -> float:
+    """Return the largest absolute output of any layer on the images of the self-check."""
+    largest = torch.zeros(())
+
+    def watch(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            torch.maximum(largest, output.abs().amax(), out=largest)
+
+    layers = [module for module in network.modules() if not any(module.children())]
+    hooks = [layer.register_forward_hook(watch) for layer in layers]
+    graph = ImageToLabels(network, info.mean, info.std).eval()
+    classes = torch.from_numpy(info.label_space.drivable_vector())
+    try:
+        with torch.inference_mode():
+            for image in check_images(info.input_size):
+                graph(torch.from_numpy(image), classes)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return float(largest)

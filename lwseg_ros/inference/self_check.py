@@ -23,11 +23,11 @@ def label_agreement(
     `size` is the network size (height, width) of both.
 
     Broken is a backend whose logits are not finite somewhere: `graph.py` gives such a pixel the
-    confidence 0 and no other. The images are seeded: coarse colours with noise on them.
+    confidence 0 and no other.
     """
     classes = info.label_space.drivable_vector()
     shares = []
-    for images in _check_images(size):
+    for images in check_images(size):
         planes = [backend.run(images, classes) for backend in (first, second)]
         if any(not plane.confidence.all() for plane in planes):
             return float('nan')
@@ -47,8 +47,8 @@ def refusal(agreement: float) -> str:
     return ''
 
 
-def _check_images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Return images uint8 `[1, h, w, 3]`."""
+def check_images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Return seeded images uint8 `[1, h, w, 3]`: coarse colours with noise on them."""
     random = np.random.default_rng(0)
     images = []
     for _ in range(_CHECK_IMAGES):
