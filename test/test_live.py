@@ -164,3 +164,27 @@ def test_latencies_ages_and_drops_follow_from_the_times() -> None:
     nothing = frame_figures([CameraTimes(sent, {})])
     assert (nothing['frames_dropped'], nothing['latency_ms']['p99']) == (4, None)
     assert nothing['frames_not_received_by_node'] is None
+
+
+def test_an_evaluation_with_a_live_replay(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip('jinja2')
+    from rich.console import Console
+
+    from lwseg_ros.evaluation.replay import Settings
+    from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
+
+    bags = [write_bag(tmp_path / name, 12) for name in ('one', 'two')]
+    settings = Settings(model=str(tiny_model), mcap=False, video=False)
+    options = RunOptions(live_rate=2.0, fail_if=('p99_ms<=0', 'dropped_share>1'))
+    out = tmp_path / 'out'
+    done = evaluate_bags(bags, out, settings, Console(quiet=True), options)
+    assert done.live == json.loads((out / 'live.json').read_text())
+    assert done.live['frames_in'] == 24
+    assert [check.failed for check in done.checks] == [False, False]
+    result = json.loads((out / 'result.json').read_text())
+    assert 'latency' not in str(result), 'what depends on the moment is not among the figures'
+    assert 'Latency in the live replay' in (out / 'report.html').read_text()
+
+    before = (out / 'two' / 'live.json').stat().st_mtime_ns
+    assert evaluate_bags(bags, out, settings, Console(quiet=True), options).live == done.live
+    assert (out / 'two' / 'live.json').stat().st_mtime_ns == before, 'a finished bag is left'

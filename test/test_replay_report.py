@@ -104,7 +104,7 @@ def test_the_page_shows_what_was_found_and_needs_nothing_else(
     for name in ('drivable_iou', 'miou', 'flicker', 'low_confidence'):
         assert name in text
     assert f'{figures["drivable_iou"]["value"]:.3f}' in text
-    assert '15 of them with truth' in text
+    assert '15 with truth' in text
     assert '1 of 2 conditions failed' in text
     assert 'broken messages: 1 of 30' in text
     assert 'message 7' in text

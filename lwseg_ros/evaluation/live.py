@@ -171,8 +171,9 @@ def merge_live(folders: Sequence[Path]) -> dict[str, Any]:
                 _times_of_rows([r for r in rows if r['topic'] == topic], figures, start_s)
             )
         start_s += result['duration_s']
-    weights = [result['duration_s'] for result in results]
-    cpu = [result['cpu_cores'] for result in results]
+    used = [r for r in results if r['cpu_cores'] is not None]
+    busy_s = sum(result['cpu_cores'] * result['duration_s'] for result in used)
+    seconds = sum(result['duration_s'] for result in used)
     memory = [result['memory_mb'] for result in results]
     first = results[0]
     return {
@@ -180,7 +181,7 @@ def merge_live(folders: Sequence[Path]) -> dict[str, Any]:
         'interrupted': any(result['interrupted'] for result in results),
         'bags': [result['bag'] for result in results],
         **_figures(times, every),
-        'cpu_cores': None if None in cpu else round(float(np.average(cpu, weights=weights)), 2),
+        'cpu_cores': round(busy_s / seconds, 2) if seconds else None,
         'memory_mb': {
             'first': memory[0]['first'],
             'last': memory[-1]['last'],

@@ -14,6 +14,7 @@ import numpy as np
 
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.evaluation.latency import PERCENTILES
+from lwseg_ros.evaluation.live import RESULT as LIVE_RESULT
 from lwseg_ros.evaluation.live import read_live_frames
 from lwseg_ros.evaluation.replay_checks import Check
 from lwseg_ros.evaluation.replay_result import (
@@ -42,7 +43,7 @@ except ImportError:
 MAX_TIMELINES = 8
 """Of more cameras than this only the worst are drawn over time (our choice)."""
 MAX_PICTURES = 6
-PICTURE_WIDTH, PICTURE_QUALITY = 480, 80
+PICTURE_WIDTH, PICTURE_QUALITY = 540, 80
 MAX_TROUBLES = 40
 
 
@@ -138,7 +139,7 @@ def _content(
         'subtitle': ' · '.join(
             [
                 result['model']['engine'],
-                f'{overall["frames"]} frames, {overall["frames_with_truth"]} of them with truth',
+                f'{overall["frames"]} frames, {overall["frames_with_truth"] or "none"} with truth',
                 f'{_duration(seconds)} of driving',
                 *([f'against {against["name"]}, {against["engine"]}'] if against else []),
             ]
@@ -181,7 +182,7 @@ def _badges(result: Result, checks: Sequence[Check]) -> list[tuple[str, bool]]:
 def _groups(result: Result) -> list[dict[str, Any]]:
     figures = result['overall']['figures']
     notes = {
-        'Against truth': 'Small numbers below: the 95 % confidence interval. '
+        'Against truth': 'Below each figure: its 95 % confidence interval. '
         f'{result["overall"]["frames_with_truth"]} of {result["overall"]["frames"]} frames have '
         'truth.',
         'Without truth': 'What the model says of itself over time, on every frame.',
@@ -304,7 +305,7 @@ def _timelines(folder: Path, result: Result) -> tuple[list[dict[str, Any]], str]
         latencies = _latencies(folder / bag['name'])
         first = min((one.stamps[0] for one in series.values() if one.stamps), default=0)
         for topic, one in series.items():
-            if not one.stamps:
+            if len(one.stamps) < 2:
                 continue
             rows = _rows(one, first)
             if topic in latencies:
@@ -316,12 +317,14 @@ def _timelines(folder: Path, result: Result) -> tuple[list[dict[str, Any]], str]
                     'svg': plot_rows(rows, broken),
                 }
             )
-    note = 'Red lines: broken messages. '
-    if any(_latencies(folder / bag['name']) for bag in chosen):
-        note += 'Red ticks: frames without an answer in the live replay. '
+    notes = []
+    if any(topic['broken'] for bag in chosen for topic in bag['topics']):
+        notes.append('Red lines: broken messages.')
+    if any((folder / bag['name'] / LIVE_RESULT).is_file() for bag in chosen):
+        notes.append('Red ticks: frames without an answer in the live replay.')
     if len(chosen) < len(bags):
-        note += f'The worst {len(chosen)} of {len(bags)} bags.'
-    return timelines, note
+        notes.append(f'The worst {len(chosen)} of {len(bags)} bags.')
+    return timelines, ' '.join(notes)
 
 
 def _rows(series: _Series, first_ns: int) -> list[Row]:
