@@ -39,6 +39,8 @@ QUICK = [
     *('lw_refinenet_mobilenet_v2_nano', 'lw_refinenet_resnet50', 'fpn_van_b0_compact'),
     *('frm_top_mobilenet_v2_compact', 'frm_split_mobilenet_v2_compact'),
 ]
+PLAIN = [name for name in list_models() if not name.endswith('-int8')]
+QUANTIZED = [name for name in list_models() if name.endswith('-int8')]
 
 
 def build(graph: bytes, precision: str, shape: tuple[int, ...] = (1, 96, 128, 3)) -> bytes:
@@ -62,8 +64,14 @@ def test_every_network_becomes_an_engine(
     assert 0 < len(half) < 0.75 * len(exact)
 
 
-@pytest.mark.parametrize('name', list_models())
-@pytest.mark.parametrize(('precision', 'batch'), [('fp32', 1), ('fp16', 1), ('fp16', 3)])
+@pytest.mark.parametrize(
+    ('name', 'precision', 'batch'),
+    [
+        *((name, 'int8', batch) for name in QUANTIZED for batch in (1, 3)),
+        *((name, 'fp32', 1) for name in PLAIN),
+        *((name, 'fp16', batch) for name in PLAIN for batch in (1, 3)),
+    ],
+)
 def test_shipped_models_become_engines_at_their_size(
     name: str, precision: str, batch: int
 ) -> None:
@@ -101,7 +109,7 @@ def test_half_network_has_static_shapes_and_no_float32(tiny_model: Path) -> None
     assert trt.float32 not in types
 
 
-@pytest.mark.parametrize('name', list_models())
+@pytest.mark.parametrize('name', PLAIN)
 def test_half_graph_gives_the_answers_of_the_graph(name: str) -> None:
     runtime = pytest.importorskip('onnxruntime')
     source = find_model(name)

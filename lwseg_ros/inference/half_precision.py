@@ -12,14 +12,13 @@ LARGEST_HALF = 65504.0
 """The largest finite number of float16."""
 
 _QUANTIZED = ('QuantizeLinear', 'DequantizeLinear')
-_HALF_SCALES_OPSET = 19  # from here on the scales of quantized tensors may be float16
 _KEEP_FLOAT = {'Resize': (1, 2)}  # region and scales are float32 whatever the image is
 
 
 def read_graph(graph: Path | bytes) -> onnx.ModelProto:
-    """Parse an ONNX model and store every weight in the type that the graph computes with."""
+    """Parse an ONNX model and store its constants in the types that the graph computes with."""
     model = onnx.load_model_from_string(graph if isinstance(graph, bytes) else graph.read_bytes())
-    _fold_weight_casts(model.graph)
+    _fold_constants(model.graph)
     return model
 
 
@@ -42,12 +41,10 @@ def to_half(model: onnx.ModelProto) -> None:
 
     Inputs and outputs keep their types. Constants beyond float16 become its largest number: ours
     are bounds to compare with; what it does to somebody else's graph, a comparison with float32
-    must tell.
+    must tell. Not for quantized graphs: their scales are smaller than float16 holds with any
+    precision.
     """
     graph = model.graph
-    for entry in model.opset_import:
-        if entry.domain in ('', 'ai.onnx') and is_quantized(model):
-            entry.version = max(entry.version, _HALF_SCALES_OPSET)
     kept = {
         node.input[position]
         for node in graph.node
@@ -71,15 +68,26 @@ def to_half(model: onnx.ModelProto) -> None:
     del graph.value_info[:]
 
 
-def _fold_weight_casts(graph: onnx.GraphProto) -> None:
-    """Replace weights that are cast before use, as exports keep them, by the cast weights."""
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+def _fold_constants(graph: onnx.GraphProto) -> None:
+    """Replace weights that are cast before use, as exports keep them, by the cast weights.
+
+    Single numbers that are quantized become plain ones: TensorRT takes bounds only so.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in list(graph.node):
-        if node.op_type != 'Cast' or node.input[0] not in weights:
+        if not node.input or node.input[0] not in constants:
             continue
-        values = numpy_helper.to_array(weights[node.input[0]])
-        wanted = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
-        graph.initializer.append(numpy_helper.from_array(values.astype(wanted), node.output[0]))
+        first, *others = (
+            numpy_helper.to_array(constants[name]) for name in node.input if name in constants
+        )
+        if node.op_type == 'Cast':
+            values = first.astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
+        elif node.op_type == 'DequantizeLinear' and first.size == 1:
+            scale, zero_point = others
+            values = (first.astype(scale.dtype) - zero_point.astype(scale.dtype)) * scale
+        else:
+            continue
+        graph.initializer.append(numpy_helper.from_array(np.asarray(values), node.output[0]))
         graph.node.remove(node)
     used = {name for node in graph.node for name in node.input}
     for tensor in list(graph.initializer):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lwseg_ros.errors import InferenceError, ModelError
 from lwseg_ros.inference.backends.base import (
+    NOT_QUANTIZED,
     Backend,
     BackendOptions,
     Planes,
@@ -183,9 +184,7 @@ class _Engines:
             raise ModelError('it computes in fp16, which is as fast as bf16 and more exact')
         quantized = is_quantized(read_graph(self._graph))
         if wanted == 'int8' and not quantized:
-            raise ModelError(
-                'precision int8 needs a quantized model (`lwseg quantize`); choose auto or fp16'
-            )
+            raise ModelError(NOT_QUANTIZED)
         if wanted == 'fp32' or gpu.compute_capability < _LEAST_HALF_CAPABILITY:
             return 'fp32'
         return 'int8' if quantized else 'fp16'

@@ -40,8 +40,9 @@ _logger = logging.getLogger(__name__)
 class EngineKey:
     """Everything that an engine depends on: with another of these it must be built anew.
 
-    `precision` is that of what the graph does not quantize itself, fp32 or fp16; int8 says fp16
-    for a quantized one. `shape` is that of the images, `[N, h, w, 3]`.
+    `precision` is fp32, fp16, or int8 for a graph that quantizes itself: the rest of it is in
+    fp32 where networks are strongly typed, else in fp16. `shape` is that of the images,
+    `[N, h, w, 3]`.
     """
 
     model_sha256: str
@@ -137,8 +138,7 @@ def build_engine(
     parser = tensorrt.OnnxParser(network, log)
     model = read_graph(graph)
     fix_shape(model, key.shape)
-    quantized, halved = is_quantized(model), key.precision != 'fp32'
-    if strong and halved:
+    if strong and key.precision == 'fp16':
         to_half(model)
     if not parser.parse(model.SerializeToString()):
         raise ModelError(
@@ -151,7 +151,7 @@ def build_engine(
     if hasattr(tensorrt.BuilderFlag, 'TF32'):
         config.clear_flag(tensorrt.BuilderFlag.TF32)  # fp32 is fp32
     if not strong:
-        for flag, used in (('FP16', halved), ('INT8', quantized)):
+        for flag, used in (('FP16', key.precision != 'fp32'), ('INT8', is_quantized(model))):
             if used and hasattr(tensorrt.BuilderFlag, flag):
                 config.set_flag(getattr(tensorrt.BuilderFlag, flag))
     if hasattr(config, 'num_compute_capabilities'):
