@@ -265,6 +265,8 @@ class Timing(TypedDict):
 
     frames: int
     seconds: float
+    cpu_seconds: float
+    """Of all threads of the process."""
     frames_a_second: float
     milliseconds: dict[str, dict[str, float]]
     """By stage (decode, infer, measure): p50, p95, p99, max, mean."""

@@ -1,0 +1,89 @@
+"""How fast `lwseg bag evaluate` is against the bare engine, side by side in one run.
+
+    python docs/measure_replay.py [--frames 60] [--rounds 5]
+
+A bag of JPEG images, 1280x720, of the generated drive. The engine alone segments the same frames,
+decoded beforehand; the replay reads and decodes them from the bag, and measures and writes what
+it is asked for. Both take turns, and medians are compared: machines have moods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from lwseg_ros import Segmenter
+from lwseg_ros.demo.drive import GeneratedDrive
+from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.evaluation.recording import Recording
+from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.ros.image_messages import image_from_message
+
+CAMERA, LABELS = '/camera/image_raw/compressed', '/ground_truth/labels'
+KINDS = {
+    'figures only': {'mcap': False, 'video': False},
+    'with the overlay video': {'mcap': False, 'video': True},
+    'with the MCAP and the video': {},
+    'with these and truth': {'truth_topics': (LABELS,)},
+}
+
+
+def write_bag(path: Path, frames: int) -> None:
+    """Record the generated drive and its labels."""
+    drive = GeneratedDrive(1, frames=frames)
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        camera = writer.add_connection(CAMERA, COMPRESSED_IMAGE, typestore=TYPESTORE)
+        labels = writer.add_connection(LABELS, IMAGE, typestore=TYPESTORE)
+        for frame in (drive.frame(i) for i in range(frames)):
+            at = frame.stamp_ns
+            jpeg = jpeg_message(frame.image, at, 'camera')
+            truth = image_message(frame.labels, 'mono8', at)
+            writer.write(camera, at, TYPESTORE.serialize_cdr(jpeg, COMPRESSED_IMAGE))
+            writer.write(labels, at, TYPESTORE.serialize_cdr(truth, IMAGE))
+
+
+def main() -> None:
+    """Print frames a second, and the ratio to the engine's in the same round."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--frames', type=int, default=60)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--model', default='road')
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_bag(folder / 'drive', options.frames)
+        recording = Recording(folder / 'drive')
+        images = [
+            image_from_message(recording.decode(message))
+            for message in recording.messages([CAMERA])
+        ]
+        ratios: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+        with Segmenter.load(options.model) as segmenter:
+            segmenter.warm_up()
+            print(f'{segmenter.info.name} on {segmenter.description}, {len(images)} frames')
+            for number in range(options.rounds):
+                for kind, changes in KINDS.items():
+                    wall, cpu = time.perf_counter(), time.process_time()
+                    for image in images:
+                        segmenter(image)
+                    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+                    out = folder / f'{number}' / kind
+                    settings = Settings(model=options.model, topics=(CAMERA,), **changes)
+                    evaluate_bag(folder / 'drive', out, settings)
+                    timing = json.loads((out / 'timing.json').read_text())
+                    ratios[kind].append((wall / timing['seconds'], cpu / timing['cpu_seconds']))
+    print('of the speed of the engine alone | of all CPU time, the share of the engine')
+    for kind, values in ratios.items():
+        speed, share = (statistics.median(row) for row in zip(*values, strict=True))
+        print(f'{kind}: {speed:.0%} | {share:.0%}')
+
+
+if __name__ == '__main__':
+    main()
