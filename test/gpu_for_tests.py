@@ -178,12 +178,7 @@ def fake_tensorrt(driver: FakeDriver, version: str) -> Any:
     library.__version__ = version
     library.built = []
     library.loads = True
-    severities = enum.IntEnum('Severity', ['INTERNAL_ERROR', 'ERROR', 'WARNING', 'INFO'], start=0)
-
-    class ILogger:
-        INTERNAL_ERROR, ERROR = severities.INTERNAL_ERROR, severities.ERROR
-
-    library.ILogger = ILogger
+    library.ILogger = type('ILogger', (), {})
     network_flags = {'EXPLICIT_BATCH': 0} if major < 11 else {}
     network_flags |= {'STRONGLY_TYPED': 1} if major >= 10 else {}
     library.NetworkDefinitionCreationFlag = enum.IntEnum('NetworkFlag', network_flags)

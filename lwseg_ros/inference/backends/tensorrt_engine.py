@@ -268,7 +268,7 @@ def _log_of(tensorrt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             sentence = ' '.join(message.split())
             _logger.debug('%s: %s', severity.name, sentence)
-            if severity in (tensorrt.ILogger.ERROR, tensorrt.ILogger.INTERNAL_ERROR):
+            if severity.name in ('ERROR', 'INTERNAL_ERROR'):
                 self.errors.append(sentence[:300])
 
     return Log()
