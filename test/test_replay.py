@@ -36,7 +36,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from lwseg_ros.errors import DataError
+from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.replay import Settings, bag_names, evaluate_bag
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.label_space import LabelSpace
@@ -441,6 +441,19 @@ def test_finished_bags_are_skipped_unless_something_changed(
     assert not (out / 'mine.txt').exists()
 
 
+def test_only_results_are_replaced(tmp_path: Path, settings: Settings) -> None:
+    bag = write_ros2(tmp_path / 'drive', camera_rows(3))
+    content = sorted(path.read_bytes() for path in bag.iterdir())
+    with pytest.raises(LwsegError, match='drive holds the bag itself'):
+        evaluate_bag(bag, tmp_path / 'drive', settings)
+    assert sorted(path.read_bytes() for path in bag.iterdir()) == content
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'thesis.txt').write_text('years of work')
+    with pytest.raises(LwsegError, match='mine holds something else'):
+        evaluate_bag(bag, tmp_path / 'mine', settings)
+    assert (tmp_path / 'mine' / 'thesis.txt').exists()
+
+
 def test_bags_of_the_same_name_get_folders_of_their_own() -> None:
     paths = [Path('/a/one/drive.bag'), Path('/a/two/drive'), Path('/a/two/other.mcap')]
     assert bag_names(paths) == ['one_drive', 'two_drive', 'two_other']
@@ -463,7 +476,7 @@ def test_topics_of_foreign_types_are_copied_by_their_own_definitions(
     if kind == 'ros1':
         bag = write_ros1(tmp_path / 'drive.bag', rows, store)
     else:
-        bag = write_ros2(tmp_path / 'drive', rows, store=store)
+        bag = write_ros2(tmp_path / 'drive', rows, StoragePlugin.SQLITE3, store=store)
     asked = with_(settings, mcap=True, copy_topics=True)
     result = evaluate_bag(bag, tmp_path / 'out', asked)
     assert result['bags'][0]['not_copied'] == []

@@ -72,6 +72,7 @@ KINDS = ['ros1', 'ros1_bz2', 'ros1_lz4', 'mcap', 'mcap_zstd', 'sqlite3']
 
 def read(bag: Path) -> tuple[Recording, list]:
     recording = Recording(bag)
+    recording.check(['/cam/image'])
     index = recording.index(['/cam/image'])
     messages = list(recording.messages(['/cam/image']))
     assert len(messages) == len(index.stamps)
@@ -130,6 +131,7 @@ def test_the_files_of_a_split_bag_are_joined_without_metadata(tmp_path: Path) ->
         rows = [row for i, row in enumerate(camera_rows(6)) if first <= i < first + 3]
         one = write_ros2(tmp_path / f'part{part}', rows)
         file_of(one).rename(folder / f'drive_{part}.mcap')
+    (folder / 'drive_11.mcap').touch()  # the recorder was killed before its first message
     recording, messages = read(folder)
     assert [message.record_ns for message in messages] == [stamp(i) + 10**6 for i in range(6)]
     assert 'has no metadata.yaml' in recording.damage
@@ -185,6 +187,30 @@ def test_a_cut_bag_is_evaluated_as_far_as_it_goes(tmp_path: Path, tiny_model: Pa
     assert result['overall'] == expected['overall']
     assert expected['bags'][0]['damage'] == ''
     assert json.loads((tmp_path / 'cut' / 'result.json').read_text()) == result
+
+
+def test_damage_among_the_labels_does_not_mix_up_the_images(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    # Labels are recorded long after their images, and the chunk of the last ones is damaged.
+    labels = [(topic, at + 10**10, message) for topic, at, message in truth_rows(range(200))]
+    bag = write_ros2(tmp_path / 'drive', camera_rows(200) + labels, zstd=True)
+    file = file_of(bag)
+    content = bytearray(file.read_bytes())
+    at = content.rindex(b'\x28\xb5\x2f\xfd')
+    content[at : at + 64] = bytes(64)
+    file.write_bytes(content)
+    settings = Settings(
+        model=str(tiny_model), precision='fp32', mcap=False, video=False, truth_topics=('/labels',)
+    )
+    result = evaluate_bag(bag, tmp_path / 'out', settings)
+    assert result['bags'][0]['damage']
+    assert result['overall']['frames'] == 200
+    known = result['overall']['frames_with_truth']
+    assert 50 < known < 200
+    whole = write_ros2(tmp_path / 'whole', by_time(camera_rows(200), truth_rows(range(known))))
+    expected = evaluate_bag(whole, tmp_path / 'other', settings)
+    assert result['overall']['accuracy'] == expected['overall']['accuracy']
 
 
 def test_messages_of_a_ros1_bag_become_those_of_ros2(tmp_path: Path) -> None:

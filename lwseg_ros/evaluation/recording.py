@@ -11,7 +11,6 @@ import struct
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from lwseg_ros.evaluation.bag import (
     reason,
     topics_of,
 )
-from lwseg_ros.evaluation.bag_recovery import ROS1_MAGIC, recover
+from lwseg_ros.evaluation.bag_recovery import ROS1_MAGIC, FoundMessage, recover
 from lwseg_ros.evaluation.messages import TYPESTORE
 
 BAG_SUFFIXES = ('.bag', '.active', '.mcap', '.db3')
@@ -115,16 +114,33 @@ class Recording:
         """Read the messages of some topics in the order of the recording."""
         return self._read(topics)
 
-    def index(self, topics: Sequence[str]) -> Index:
-        """Read all stamps of some topics; what is damaged is found here, and `damage` says it."""
+    def check(self, topics: Collection[str]) -> None:
+        """Read all messages of some topics once; what is damaged is found, and `damage` says it.
+
+        Do so before `index` and `messages`, whose order may be another after damage was found.
+        """
         try:
-            return self._index(topics)
+            for _ in self._read(topics):
+                pass
         # A damaged file makes the decoders below raise whatever its bytes lead them to.
         except Exception as error:
-            if self.damage:
-                raise DataError(f'bag {self.path} cannot be read: {reason(error)}') from None
             self._recover(f'bag {self.path} is damaged: {reason(error)}')
-            return self._index(topics)
+
+    def index(self, names: Sequence[str]) -> Index:
+        """Read the stamps of all messages of some topics."""
+        topics, stamps, without = array('q'), array('q'), bytearray()
+        numbers = {name: number for number, name in enumerate(names)}
+        for message in self._read(names):
+            stamp = self._stamp(message.data)
+            topics.append(numbers[message.topic])
+            stamps.append(stamp or message.record_ns)
+            without.append(not stamp)
+        return Index(
+            tuple(names),
+            np.array(topics, np.int64),
+            np.array(stamps, np.int64),
+            np.array(without, np.bool_),
+        )
 
     def decode(self, message: RawMessage) -> Any:
         """Return the fields of an image message; FrameError if its bytes are damaged."""
@@ -141,21 +157,6 @@ class Recording:
         if not self.is_ros1:
             return message.data
         return bytes(TYPESTORE.ros1_to_cdr(message.data, message.type))
-
-    def _index(self, names: Sequence[str]) -> Index:
-        topics, stamps, without = array('q'), array('q'), bytearray()
-        numbers = {name: number for number, name in enumerate(names)}
-        for message in self._read(names):
-            stamp = self._stamp(message.data)
-            topics.append(numbers[message.topic])
-            stamps.append(stamp or message.record_ns)
-            without.append(not stamp)
-        return Index(
-            tuple(names),
-            np.array(topics, np.int64),
-            np.array(stamps, np.int64),
-            np.array(without, np.bool_),
-        )
 
     def _stamp(self, data: bytes) -> int:
         """Return the header stamp of a serialised message, 0 if it has none."""
@@ -175,14 +176,21 @@ class Recording:
             reader.close()
 
     def _recovered(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        for found in chain.from_iterable(recover(file) for file in self.files):
+        for found in self._found():
             known = self.topics.get(found.topic)
             if found.topic in topics and known is not None and found.type == known.type:
                 yield RawMessage(*found)
 
+    def _found(self) -> Iterator[FoundMessage]:
+        for file in self.files:
+            try:
+                yield from recover(file)
+            except DataError:  # one of several files, with nothing in it
+                continue
+
     def _recover(self, why: str) -> None:
         found: dict[str, BagTopic] = {}
-        for message in chain.from_iterable(recover(file) for file in self.files):
+        for message in self._found():
             topic = found.get(message.topic, BagTopic(message.topic, message.type, 0))
             found[message.topic] = topic._replace(messages=topic.messages + 1)
         if not found:

@@ -147,6 +147,7 @@ def evaluate_bag(
         plan = _plan(bag, folder.name, settings, models)
         if (finished := _finished(folder, plan.key)) is not None:
             return finished
+        _check_replaceable(folder, bag)
         with _complete_folder(folder) as partial:
             return _Evaluation(plan, models, settings, partial).run(progress)
 
@@ -234,6 +235,7 @@ def _plan(bag: Path, name: str, settings: Settings, models: _Models) -> _Plan:
     labels = _label_topics(settings.truth_topics)
     topics, left_out = _choose(recording, settings.topics, set(labels.values()))
     names = [topic.name for topic in topics]
+    recording.check([*(recording.topics if settings.copy_topics else names), *labels.values()])
     index = recording.index(names)
     order, by_stamp = index.order()
     if not len(order):
@@ -788,6 +790,16 @@ def _finished(folder: Path, key: str) -> Result | None:
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return result
+
+
+def _check_replaceable(folder: Path, bag: Path) -> None:
+    """Raise LwsegError if a folder holds anything but the result of an evaluation."""
+    if bag.resolve().is_relative_to(folder.resolve()):
+        raise LwsegError(f'{folder} holds the bag itself: choose another --out')
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / RESULT).is_file():
+        raise LwsegError(
+            f'{folder} holds something else than the result of an evaluation: choose another --out'
+        )
 
 
 def _bag_sha256(bag: Path) -> str:
