@@ -222,6 +222,23 @@ def test_half_precision_that_answers_otherwise_is_refused_once(
     assert len(library.built) == 3
 
 
+def test_half_precision_that_cannot_be_built_is_passed_over(
+    gpu: Any, tiny_model: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, library = gpu
+    build = library.Builder.build_serialized_network
+    monkeypatch.setattr(
+        library.Builder,
+        'build_serialized_network',
+        lambda self, network, config: (
+            None if is_half(network.graph) else build(self, network, config)
+        ),
+    )
+    with Segmenter.load(tiny_model, 'tensorrt') as segmenter:
+        assert ' fp32 ' in segmenter.description
+    assert 'not in fp16: tensorrt 10.3.0 cannot build the engine of tiny' in caplog.text
+
+
 def test_auto_takes_tensorrt_where_a_gpu_is(
     gpu: Any, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -247,5 +247,5 @@ def test_cached_engine_is_plain_after_its_first_line(tiny_model: Path, tmp_path:
 
 def test_cache_that_cannot_be_written_is_a_sentence(key: EngineKey, tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
-    with pytest.raises(ModelError, match=r'engine cache .*file.* cannot be made'):
+    with pytest.raises(ModelError, match=r'engine cache .*file.* cannot be used'):
         EngineCache(tmp_path / 'file').store(key, 'road', Engine(b'engine'))

@@ -100,23 +100,22 @@ class _StaticEngine:
         context = engine.create_execution_context()
         if context is None:
             raise ModelError('the GPU has no memory left for the engine')
-        self._device = device
-        self._inputs: dict[str, Buffer] = {}
-        self._outputs: dict[str, Buffer] = {}
+        inputs: dict[str, Buffer] = {}
+        outputs: dict[str, Buffer] = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             dtype = _TYPES[engine.get_tensor_dtype(name).name]
             buffer = device.buffer(tuple(engine.get_tensor_shape(name)), dtype)
             is_input = engine.get_tensor_mode(name).name == 'INPUT'
-            (self._inputs if is_input else self._outputs)[name] = buffer
+            (inputs if is_input else outputs)[name] = buffer
             context.set_tensor_address(name, buffer.address)
 
         def work() -> None:
-            for buffer in self._inputs.values():
+            for buffer in inputs.values():
                 device.to_gpu(buffer)
             if not context.execute_async_v3(device.stream):
                 raise InferenceError('TensorRT could not start the inference')
-            for buffer in self._outputs.values():
+            for buffer in outputs.values():
                 device.from_gpu(buffer)
 
         work()  # what is allocated or compiled at the first call cannot be recorded
@@ -126,6 +125,7 @@ class _StaticEngine:
             self._launch = device.record(work)
         except InferenceError as error:
             _logger.warning('the engine runs without a CUDA graph: %s', error)
+        self._device, self._inputs, self._outputs = device, inputs, outputs
         self._context = context  # the recorded graph uses its memory
 
     @property
@@ -154,6 +154,7 @@ class _Engines:
         self._source = source
         self._options = options
         self._graph = read_model(source)
+        self._reference = b''
 
     def backend(self) -> TensorRtBackend:
         """Return the backend in the wanted precision, or if that is refused in fp32."""
@@ -196,7 +197,13 @@ class _Engines:
             cached = self._cache.load(key, name)
             if cached and (cached.refused or load_engine(self._tensorrt, cached.content)):
                 return cached
-        content = build_engine(self._tensorrt, self._graph, key, name)
+        self._cache.make_folder()
+        try:
+            content = build_engine(self._tensorrt, self._graph, key, name)
+        except ModelError as error:
+            if precision == 'fp32':
+                raise
+            return Engine(refused=str(error))
         engine = Engine(content)
         if precision != 'fp32':
             engine = self._checked(content, precision, batch)
@@ -205,13 +212,14 @@ class _Engines:
         return engine
 
     def _checked(self, content: bytes, precision: str, batch: int) -> Engine:
-        key = replace(self._key('fp32', 1), optimization_level=_REFERENCE_LEVEL)
-        name = self._source.info.name
         _logger.info('checking the labels of %s against fp32', precision)
-        reference = {1: build_engine(self._tensorrt, self._graph, key, f'{name} to check with')}
+        if not self._reference:
+            key = replace(self._key('fp32', 1), optimization_level=_REFERENCE_LEVEL)
+            name = f'{self._source.info.name} to check with'
+            self._reference = build_engine(self._tensorrt, self._graph, key, name)
         with (
             closing(self._opened({batch: content}, precision)) as reduced,
-            closing(self._opened(reference, 'fp32')) as exact,
+            closing(self._opened({1: self._reference}, 'fp32')) as exact,
         ):
             agreement = label_agreement(
                 reduced, exact, self._source.info, self._options.input_size

@@ -193,6 +193,18 @@ class EngineCache:
         base = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
         self.folder = Path(folder).expanduser() if folder else base / 'lwseg_ros' / 'engines'
 
+    def make_folder(self) -> None:
+        """Make the folder, for its owner alone; ModelError if nothing can be written there."""
+        try:
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
+            reason = '' if os.access(self.folder, os.W_OK) else 'it is not writable'
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if reason:
+            raise ModelError(
+                f'the engine cache {self.folder} cannot be used ({reason}): name another folder'
+            )
+
     def path(self, key: EngineKey, name: str) -> Path:
         """Return the file of a key; `name` is the model's."""
         readable = ''.join(letter if letter.isalnum() else '_' for letter in name)[:40]
@@ -225,12 +237,7 @@ class EngineCache:
             'refused': engine.refused,
             'label_agreement': engine.label_agreement,
         }
-        try:
-            self.folder.mkdir(0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ModelError(
-                f'the engine cache {self.folder} cannot be made: {error.strerror}'
-            ) from None
+        self.make_folder()
         write_atomically(path, json.dumps(header).encode() + b'\n' + engine.content)
         return path
 
