@@ -127,7 +127,7 @@ def test_shipped_int8_models_answer_alike_and_as_their_originals(
     assert 'int8' in options['onnxruntime'].description
     labels = {key: [run(i, 'network').labels for i in images] for key, run in options.items()}
     assert np.mean(np.equal(labels['openvino'], labels['onnxruntime'])) >= 0.99
-    assert np.mean(np.equal(labels['openvino'], labels['original'])) >= 0.97
+    assert np.mean(np.equal(labels['openvino'], labels['original'])) >= 0.95
 
 
 @pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])

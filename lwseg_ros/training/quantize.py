@@ -195,11 +195,14 @@ class Quantizer:
         self._classifier = nodes[convolutions[-1]].name
         self._weights = {nodes[index].name: nodes[index].input[1] for index in convolutions}
         types = {v.name: v.type.tensor_type.elem_type for v in self._model.graph.value_info}
+        constants = {tensor.name for tensor in self._model.graph.initializer}
         self._nodes = [
             node.name
             for node in nodes[: convolutions[-1]]
             if node.op_type in QUANTIZED_OPERATORS
             and types.get(node.output[0]) == TensorProto.FLOAT
+            # TensorRT takes no quantized constants but weights.
+            and not (node.op_type == 'Add' and constants.intersection(node.input))
         ]
         self._ranges: Any = None
 

@@ -87,13 +87,16 @@ def _core() -> openvino.Core:
 def _precision(core: openvino.Core, device: str, wanted: str, quantized: bool) -> str:
     """Return the precision to compile for; ModelError if the device does not compute in it.
 
-    Of a quantized model it is that of the layers which are not in int8.
+    Of a quantized model it is that of the layers which are not in int8: fp32 as in the file,
+    unless the fastest or another one is asked for.
     """
     capabilities = core.get_property(device, 'OPTIMIZATION_CAPABILITIES')
     if wanted == 'int8' and not quantized:
         raise ModelError(NOT_QUANTIZED)
-    if wanted in ('auto', 'int8'):
+    if wanted == 'auto':
         return 'bf16' if 'BF16' in capabilities else 'fp32'
+    if wanted == 'int8':
+        return 'fp32'
     if wanted in _CAPABILITIES and _CAPABILITIES[wanted] not in capabilities:
         raise ModelError(f'{device} does not compute in {wanted}; choose auto or fp32')
     return wanted
