@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -115,19 +116,22 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         '',
         title=escape(title),
         title_justify='left',
+        box=SIMPLE_HEAD,
+        padding=0,
     )
     rows = {**comparison['figures'], **{f'iou {k}': v for k, v in comparison['iou'].items()}}
     for name, row in rows.items():
         if row['verdict'] is None:
             continue
         low, high = row['low'], row['high']
+        word, style = _WORDS[row['verdict']]
         table.add_row(
             escape(name),
             f'{row["a"]:.4f}',
             f'{row["b"]:.4f}',
             f'{row["difference"]:+.4f}',
             '-' if low is None else f'{low:+.4f} to {high:+.4f}',
-            Text(row['verdict'], _STYLES.get(row['verdict'], '')),
+            Text(word, style),
         )
     console.print(table)
     for verdict in (BETTER, WORSE):
@@ -140,7 +144,13 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         console.print(f'left out, of A alone {one} and of B alone {other} blocks of frames')
 
 
-_STYLES = {BETTER: 'green', WORSE: 'red'}
+_WORDS = {
+    BETTER: (BETTER, 'green'),
+    WORSE: (WORSE, 'red'),
+    CHANGED: (CHANGED, ''),
+    NO_DIFFERENCE: ('unclear', 'dim'),
+    UNKNOWN: ('too few', 'dim'),
+}
 _CLASS = 'iou.'
 
 Values = dict[str, float | None]

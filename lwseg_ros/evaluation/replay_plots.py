@@ -130,7 +130,9 @@ def _for_a_page(svg: str) -> str:
     element = re.sub(r' (width|height)="[\d.]+pt"', '', element, count=2)
     element = re.sub(r'<(metadata|style)[ >].*?</\1>', '', element, flags=re.DOTALL)
     element = re.sub(r'<g id="[^"]*"', '<g', element)
-    element = re.sub(r'font(-family)?: [^;"]*;', '', element)
+    # Older releases of matplotlib write the font's size and family in one property.
+    element = re.sub(r'font: ([\d.]+px) [^;"]*', r'font-size: \1', element)
+    element = re.sub(r'font-family: [^;"]*;', '', element)
     for name, color in _COLORS.items():
         element = element.replace(color, f'var(--{name})')
     return element

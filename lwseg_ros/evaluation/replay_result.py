@@ -35,13 +35,13 @@ HIGHER_IS_BETTER = {
     **dict.fromkeys(
         ('miou', 'drivable_iou', 'pixel_accuracy', 'boundary_f1', 'drivable_boundary_f1'), True
     ),
-    **dict.fromkeys(('drivable_stability', 'confidence', *AGREEMENT_FIGURES), True),
+    **dict.fromkeys(('drivable_stability', *AGREEMENT_FIGURES), True),
     **dict.fromkeys(
         ('false_drivable_rate', 'missed_drivable_rate', 'calibration_error', 'flicker'), False
     ),
     'low_confidence': False,
 }
-"""Whether more of a figure is better; `drivable_share` is neither."""
+"""Whether more of a figure is better; `confidence` and `drivable_share` are neither."""
 
 
 class Figure(TypedDict):
