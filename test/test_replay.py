@@ -228,6 +228,7 @@ def test_cameras_are_found_by_type_and_chosen_by_name(tmp_path: Path, settings: 
         [('/right/image/compressed', stamp(i), compressed(painted(3 * i), stamp(i)))
          for i in range(7)],
         camera_rows(8, '/segmentation/mask'),
+        [('/depth/image', stamp(0), raw(np.ones((96, 128), np.uint16), stamp(0), '16UC1'))],
     )  # fmt: skip
     bag = write_ros2(tmp_path / 'drive', rows)
     result = evaluate_bag(bag, tmp_path / 'all' / 'drive', settings)
@@ -236,7 +237,8 @@ def test_cameras_are_found_by_type_and_chosen_by_name(tmp_path: Path, settings: 
         '/right/image/compressed': 7,
     }
     assert result['overall']['frames'] == 15
-    assert result['bags'][0]['left_out'] == ['/left/image/compressed', '/segmentation/mask']
+    left_out = ['/depth/image', '/left/image/compressed', '/segmentation/mask']
+    assert result['bags'][0]['left_out'] == left_out
     stamps = [row['stamp_ns'] for row in records(tmp_path / 'all' / 'drive')]
     assert stamps == sorted(stamps)
     asked = with_(settings, topics=('left/image/compressed',))

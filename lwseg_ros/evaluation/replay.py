@@ -82,6 +82,8 @@ AHEAD = 4
 MAX_BROKEN = 100
 NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
 """Image topics of these last names, the node's outputs and truth, are left out unless asked."""
+DEPTH_ENCODINGS = ('16UC1', '32FC1')
+"""Image topics in these are distances and left out, too (REP 118)."""
 
 Progress = Callable[[int, int], None]
 Numbers = npt.NDArray[np.int64]
@@ -292,6 +294,7 @@ def _choose(
             if topic.name not in labels
             and topic.name.removesuffix('/compressed') not in images.keys() - {topic.name}
             and topic.name.removesuffix('/compressed').split('/')[-1] not in NO_CAMERAS
+            and not _is_depth(recording, topic)
         ]
         if not chosen:
             raise DataError(
@@ -301,6 +304,17 @@ def _choose(
     chosen = sorted(set(chosen))
     names = {topic.name for topic in chosen} | labels
     return chosen, sorted(images.keys() - names)
+
+
+def _is_depth(recording: Recording, topic: BagTopic) -> bool:
+    """Tell by its first message whether a topic carries distances (REP 118) and no picture."""
+    if topic.name.endswith('/compressedDepth'):
+        return True
+    try:
+        message = recording.decode(next(recording.messages([topic.name])))
+    except Exception:  # whatever is wrong with it is told when it is evaluated
+        return False
+    return getattr(message, 'encoding', '') in DEPTH_ENCODINGS
 
 
 def _label_topics(given: Sequence[str]) -> dict[str, str]:

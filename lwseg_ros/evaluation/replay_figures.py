@@ -198,8 +198,10 @@ def part(blocks: Sequence[Block], space: LabelSpace | None) -> Part:
     class_samples: dict[str, list[float]] = {name: [] for name in iou}
     if len(blocks) >= MIN_BLOCKS:
         random = np.random.default_rng(0)
-        picks = random.multinomial(len(rows), [1 / len(rows)] * len(rows), RESAMPLES)
-        for sums in (picks @ rows).astype(np.int64):
+        shares = np.full(len(rows), 1 / len(rows))
+        numbers = rows.astype(np.float64)  # whole ones, and exact as such below 2**53
+        for _ in range(RESAMPLES):
+            sums = (random.multinomial(len(rows), shares) @ numbers).astype(np.int64)
             resampled = layout.accuracy(sums)
             classes = resampled.iou() if resampled else {}
             for into, found in ((samples, layout.figures(sums)), (class_samples, classes)):
