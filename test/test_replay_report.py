@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +19,9 @@ pytest.importorskip('matplotlib')
 from bags_for_tests import by_time, camera_rows, compressed, painted, stamp, truth_rows, write_ros2
 from rich.console import Console
 
-from lwseg_ros.evaluation.replay import Settings
+from lwseg_ros.evaluation import replay_report
+from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.evaluation.replay_figures import merge
 from lwseg_ros.evaluation.replay_plots import MAX_POINTS, Row, plot_rows
 from lwseg_ros.evaluation.replay_report import write_report
 from lwseg_ros.evaluation.replay_run import Evaluated, RunOptions, evaluate_bags
@@ -151,9 +153,33 @@ def test_bags_without_truth_and_with_failures(tmp_path: Path, settings: Settings
 def test_an_interrupted_evaluation_says_so(tmp_path: Path, settings: Settings) -> None:
     bag = write_ros2(tmp_path / 'drive', by_time(camera_rows(12), truth_rows(range(12))))
     out = tmp_path / 'out'
-    result: Any = evaluate([bag], out, settings).result
-    write_report(out, {**result, 'interrupted': True})
-    assert 'interrupted' in Page(out / 'report.html').text
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    write_report(out, merge([evaluate_bag(bag, out / 'drive', settings, interrupt)]))
+    text = Page(out / 'report.html').text
+    assert 'interrupted' in text
+    assert 'the rest is not in these figures' in text
+
+
+def test_of_many_bags_the_worst_are_plotted(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_report, 'MAX_TIMELINES', 1)
+    wrong = [
+        (topic, recorded_ns, (kind, dataclasses.replace(message, data=message.data * 0)))
+        for topic, recorded_ns, (kind, message) in truth_rows(range(8))
+    ]
+    bags = [
+        write_ros2(tmp_path / name, by_time(camera_rows(8), rows))
+        for name, rows in (('easy', truth_rows(range(8))), ('hard', wrong))
+    ]
+    evaluate(bags, tmp_path / 'out', settings)
+    page = Page(tmp_path / 'out' / 'report.html')
+    assert page.source.count('<svg') == 1
+    assert 'hard  /cam/image' in page.texts
+    assert 'The worst 1 of 2 bags.' in page.text
 
 
 def test_long_lines_are_drawn_as_mean_and_range() -> None:

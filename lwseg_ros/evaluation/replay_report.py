@@ -152,7 +152,7 @@ def _content(
         'timelines_note': note,
         'block_seconds': f'{result["configuration"]["block_seconds"]:g}',
         'looks': _looks(folder, result),
-        'legend': result['label_space']['classes'],
+        'legends': _legends(result),
         'space': (result['comparison_space'] or {}).get('name'),
         'classes': _classes(result),
         'confusion': _confusion(result),
@@ -404,6 +404,17 @@ def _looks(folder: Path, result: Result) -> list[dict[str, Any]]:
             'frames': frames,
         }
         for name, frames in reasons.items()
+    ]
+
+
+def _legends(result: Result) -> list[dict[str, Any]]:
+    """Return the classes of the pictures; truth has its own where it is in another label space."""
+    model, truth = result['label_space'], result['comparison_space']
+    if truth is None or truth['classes'] == model['classes']:
+        return [{'title': '', 'classes': model['classes']}]
+    return [
+        {'title': f'{title}: ', 'classes': space['classes']}
+        for title, space in (('model', model), ('truth', truth))
     ]
 
 
