@@ -56,7 +56,8 @@ def make_network_model(name: str, path: Path) -> 'torch.nn.Module':  # noqa: F82
     with torch.no_grad():
         network(torch.randn(2, 3, 64, 64))
         network.eval()
-        last = network.segm if hasattr(network, 'segm') else network.classifier
+        names = ('segm', 'clf_conv', 'classifier')
+        (last,) = (getattr(network, name) for name in names if hasattr(network, name))
         last.bias -= network(torch.randn(1, 3, 64, 96)).mean((0, 2, 3))
     round_weights(network)
     export_onnx(network, info, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from lwseg_ros.inference.backends.tensorrt_engine import EngineCache
 from lwseg_ros.inference.segmenter import Segmenter, Size
 
 
@@ -30,6 +29,9 @@ def export_engine(
         engine_cache_dir=engine_cache_dir,
         force_rebuild=force_rebuild,
     ) as segmenter:
+        # Only now: it is of no use, and maybe not to be imported, where TensorRT is missing.
+        from lwseg_ros.inference.backends.tensorrt_engine import EngineCache
+
         return {
             'engine': segmenter.description,
             'batch': segmenter.batch,

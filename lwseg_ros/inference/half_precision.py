@@ -49,7 +49,7 @@ def to_half(model: onnx.ModelProto) -> None:
         node.input[position]
         for node in graph.node
         for position in _KEEP_FLOAT.get(node.op_type, ())
-        if position < len(node.input)
+        if position < len(node.input) and node.input[position]
     }
     for tensor in graph.initializer:
         if tensor.name not in kept:
@@ -81,10 +81,11 @@ def _fold_constants(graph: onnx.GraphProto) -> None:
             numpy_helper.to_array(constants[name]) for name in node.input if name in constants
         )
         if node.op_type == 'Cast':
-            values = first.astype(helper.tensor_dtype_to_np_dtype(node.attribute[0].i))
-        elif node.op_type == 'DequantizeLinear' and first.size == 1:
-            scale, zero_point = others
-            values = (first.astype(scale.dtype) - zero_point.astype(scale.dtype)) * scale
+            (wanted,) = (attribute.i for attribute in node.attribute if attribute.name == 'to')
+            values = first.astype(helper.tensor_dtype_to_np_dtype(wanted))
+        elif node.op_type == 'DequantizeLinear' and first.size == 1 and others:
+            scale, *zero_point = (other.astype(np.float32) for other in others)
+            values = (first.astype(np.float32) - sum(zero_point)) * scale
         else:
             continue
         graph.initializer.append(numpy_helper.from_array(np.asarray(values), node.output[0]))
