@@ -24,6 +24,7 @@ from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
 from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
 from lwseg_ros.evaluation.recording import Recording
 from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.image_messages import image_from_message
 
 CAMERA, LABELS = '/camera/image_raw/compressed', '/ground_truth/labels'
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--model', default='road')
     options = parser.parse_args()
+    keep_freed_memory()  # as the replay does, and the node
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_bag(folder / 'drive', options.frames)

@@ -44,7 +44,7 @@ def test_ctrl_c_leaves_a_partial_result_and_the_next_run_completes_it(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     # So many frames that the run cannot end before the signal reaches it.
-    bag = write_ros2(tmp_path / 'drive', camera_rows(600))
+    bag = write_ros2(tmp_path / 'drive', camera_rows(300))
     out = tmp_path / 'out'
     arguments = (bag, '--model', tiny_model, '--out', out, '--input-size', '512x384')
     process = subprocess.Popen(
@@ -63,7 +63,7 @@ def test_ctrl_c_leaves_a_partial_result_and_the_next_run_completes_it(
     result = json.loads((out / 'drive' / 'result.json').read_text())
     frames = result['bags'][0]['frames']
     assert result['interrupted']
-    assert 0 < frames < 600
+    assert 0 < frames < 300
     assert f'interrupted after {frames} frames' in output.replace('\n', ' ')
     assert json.loads((out / 'result.json').read_text())['interrupted']
     assert len((out / 'drive' / 'frames.jsonl').read_text().splitlines()) == frames
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_a_partial_result_and_the_next_run_completes_it(
     assert done.returncode == 0, done.stderr
     result = json.loads((out / 'result.json').read_text())
     assert not result['interrupted']
-    assert result['overall']['frames'] == 600
+    assert result['overall']['frames'] == 300
 
 
 def test_a_file_that_cannot_grow_is_one_sentence_and_leaves_nothing(

@@ -74,6 +74,7 @@ from lwseg_ros.evaluation.stability import Stability
 from lwseg_ros.inference.model_file import resolve_model, sha256, write_atomically
 from lwseg_ros.inference.segmenter import Segmentation, Segmenter
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.image_messages import image_from_message
 
 RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'
@@ -143,6 +144,7 @@ def evaluate_bag(
     DataError for a bag or truth that cannot be used, ModelError for such a model, LwsegError if
     the folder cannot be written; then nothing is left of it.
     """
+    keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(_one_opencv_thread())
         models = stack.enter_context(_open_models(settings))
