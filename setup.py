@@ -18,7 +18,7 @@ ONNX = ['onnx>=1.16']
 # TensorRT itself comes with the system (see docs/tensorrt.md): on PyPI its name is a stub that
 # fetches gigabytes, of no use on a Jetson.
 TENSORRT = [*ONNX, 'cuda-bindings>=12.8']
-BAGS = ['rosbags>=0.10']
+BAGS = ['rosbags>=0.11.8']
 REPORT = ['jinja2>=3.0', 'matplotlib>=3.5']
 RAY = ['ray>=2.9']
 SBD = ['scipy>=1.7']
