@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,12 @@ from lwseg_ros import Segmenter  # noqa: E402
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.inference.backends import open_backend  # noqa: E402
 from lwseg_ros.inference.backends.base import BackendOptions  # noqa: E402
-from lwseg_ros.inference.backends.torch import resized  # noqa: E402
-from lwseg_ros.inference.graph import fold_norms, save_safetensors  # noqa: E402
+from lwseg_ros.inference.backends.torch import _Eager, _OnGpu, resized  # noqa: E402
+from lwseg_ros.inference.graph import (  # noqa: E402
+    ImageToLabels,
+    fold_norms,
+    save_safetensors,
+)
 from lwseg_ros.inference.model_file import find_model, list_models  # noqa: E402
 
 SHIPPED = [name for name in ('road', 'road-nano', 'road-frm') if name in list_models()]
@@ -129,6 +135,63 @@ def test_backend_that_resizes_gets_the_frame_as_it_is(
             assert one.labels.shape == other.labels.shape
             assert (one.labels == other.labels).mean() > 0.97
     assert seen == [(1, 200, 300, 3), (2, 200, 300, 3), (2, 96, 128, 3)]
+
+
+class FakeGraph(torch.utils._python_dispatch.TorchDispatchMode):
+    """Stands for `torch.cuda.CUDAGraph`: does what was recorded again, on the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, ...]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        results = function(*arguments, **(options or {}))
+        self.operations.append((function, arguments, options or {}, results))
+        return results
+
+    def replay(self) -> None:
+        self.replays += 1
+        for function, arguments, options, results in self.operations:
+            again = function(*arguments, **options)
+            for old, new in zip(as_tuple(results), as_tuple(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def as_tuple(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, (tuple, list)) else (values,)
+
+
+def test_recorded_network_answers_as_the_eager_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logic of the GPU's path, on the CPU: buffers, recording, changes of size and classes."""
+    waits: list[int] = []
+    graphs: list[FakeGraph] = []
+    stream = types.SimpleNamespace(synchronize=lambda: waits.append(1))
+    empty = torch.empty
+    monkeypatch.setattr(torch, 'empty', lambda *a, pin_memory=False, **k: empty(*a, **k))
+    monkeypatch.setattr(torch.cuda, 'Stream', lambda device: stream)
+    monkeypatch.setattr(torch.cuda, 'stream', lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'device', lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'graph', lambda graph, **options: graph)
+    monkeypatch.setattr(torch.cuda, 'CUDAGraph', lambda: graphs.append(FakeGraph()) or graphs[-1])
+    info = tiny_info()
+    graph = ImageToLabels(tiny_network(), info.mean, info.std).eval()
+    arguments = (graph, torch.device('cpu'), (96, 128))
+    recorded, eager = _OnGpu(*arguments), _Eager(*arguments)
+    road, pavement = (info.label_space.drivable_vector([name]) for name in ('road', 'pavement'))
+    with torch.inference_mode():
+        for number, height, width, drivable in (
+            *((1, 96, 128, road), (1, 96, 128, road), (2, 96, 128, road)),
+            *((2, 200, 300, road), (1, 50, 70, pavement), (1, 50, 70, road)),
+        ):
+            seed = len(waits)
+            frames = np.stack([picture(height, width, seed + n) for n in range(number)])
+            given, wanted = recorded.run(frames, drivable), eager.run(frames, drivable)
+            for one, other in zip(given, wanted, strict=True):
+                assert (one == other).all()
+    assert [graph.replays for graph in graphs] == [4, 2]
+    assert len(waits) == 6 + len(graphs)
 
 
 @pytest.mark.parametrize(
