@@ -95,9 +95,11 @@ class Recording:
             self.definitions = _definitions(reader.connections)
             reader.close()
         except DataError as error:
-            self._recover(str(error))
+            cause = error.__context__
+            why = reason(cause) if isinstance(cause, Exception) else 'it was not closed'
+            self._recover(why, error)
         if path.is_dir() and not (path / 'metadata.yaml').exists():
-            self.damage = f'bag {path} has no metadata.yaml; what is whole in its files was read'
+            self.damage = f'{path} has no metadata.yaml; what is whole in its files was read'
         with self.files[0].open('rb') as file:
             self.is_ros1 = file.read(len(ROS1_MAGIC)) == ROS1_MAGIC
         self.types = get_typestore(Stores.ROS1_NOETIC) if self.is_ros1 else TYPESTORE
@@ -124,7 +126,8 @@ class Recording:
                 pass
         # A damaged file makes the decoders below raise whatever its bytes lead them to.
         except Exception as error:
-            self._recover(f'bag {self.path} is damaged: {reason(error)}')
+            why = reason(error)
+            self._recover(why, DataError(f'bag {self.path} cannot be read: {why}'))
 
     def index(self, names: Sequence[str]) -> Index:
         """Read the stamps of all messages of some topics."""
@@ -188,16 +191,16 @@ class Recording:
             except DataError:  # one of several files, with nothing in it
                 continue
 
-    def _recover(self, why: str) -> None:
+    def _recover(self, why: str, error: DataError) -> None:
         found: dict[str, BagTopic] = {}
         for message in self._found():
             topic = found.get(message.topic, BagTopic(message.topic, message.type, 0))
             found[message.topic] = topic._replace(messages=topic.messages + 1)
         if not found:
-            raise DataError(why)
+            raise error
         self.topics = dict(sorted(found.items()))
         self._read = self._recovered
-        self.damage = f'{why}; what is whole in it was read'
+        self.damage = f'{self.path} is damaged or cut off: {why}; what is whole in it was read'
 
 
 def in_order(
