@@ -459,6 +459,9 @@ def benchmark(
         bool, typer.Option(help='Time PyTorch eager and bare ONNX Runtime beside, if installed.')
     ] = True,
     seconds: Annotated[float, typer.Option(min=0.1, help='Time for each figure.')] = 4.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help='Threads of the engines, in mode engine; all.')
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help='Measure nothing, compare two performance.json.'),
@@ -482,6 +485,7 @@ def benchmark(
         transports=transport or ['raw'],
         baselines=baselines,
         seconds=seconds,
+        threads=threads,
     )
     run_benchmark(plan, out, Console())
 

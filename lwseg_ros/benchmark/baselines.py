@@ -24,8 +24,10 @@ from lwseg_ros.networks import create_network
 Task = Callable[[], object]
 
 
-def eager_task(model: str, image: npt.NDArray[np.uint8]) -> Task:
+def eager_task(model: str, image: npt.NDArray[np.uint8], threads: int | None = None) -> Task:
     """Return PyTorch, eager, fp32, default memory layout: image `[H, W, 3]` to labels."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     source = find_model(model)
     assert source.safetensors is not None
     info = source.info
@@ -40,14 +42,19 @@ def eager_task(model: str, image: npt.NDArray[np.uint8]) -> Task:
     return run
 
 
-def bare_onnxruntime_task(model: str, size: tuple[int, int], folder: Path) -> Task:
+def bare_onnxruntime_task(
+    model: str, size: tuple[int, int], folder: Path, threads: int | None = None
+) -> Task:
     """Return ONNX Runtime, fp32, of the network alone: float image to logits at stride 4."""
     source = find_model(model)
     assert source.safetensors is not None
-    return bare_task(load_network(source.safetensors, source.info), size, folder / 'bare.onnx')
+    network = load_network(source.safetensors, source.info)
+    return bare_task(network, size, folder / 'bare.onnx', threads)
 
 
-def bare_task(network: nn.Module, size: tuple[int, int], path: Path) -> Task:
+def bare_task(
+    network: nn.Module, size: tuple[int, int], path: Path, threads: int | None = None
+) -> Task:
     """Return ONNX Runtime, fp32, of a network alone at a size (height, width)."""
     image = torch.rand(1, 3, *size)
     with torch.no_grad(), quiet_exporter():
@@ -56,6 +63,8 @@ def bare_task(network: nn.Module, size: tuple[int, int], path: Path) -> Task:
     program.save(str(path))
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    if threads is not None:
+        settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), settings, providers=['CPUExecutionProvider'])
     (name,) = (value.name for value in session.get_inputs())
     return lambda: session.run(None, {name: image.numpy()})

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 NODE = '/segmentation'
 OUTPUTS = ('mask', 'drivable_mask')
 RATE_HZ = 30.0
-CALM_HZ = 5.0
+CALM_HZ = 10.0
 """A rate at which no frame waits for the one before."""
 MOST_DROPPED = 0.01
-SEARCH_STEPS = 5
+SEARCH_STEPS = 4
 _TIMEOUT_S = 120.0
 _ANSWER_TIMEOUT_S = 5.0
 

@@ -33,11 +33,11 @@ class Variant(NamedTuple):
     precision: str = 'auto'
     size: str = 'model'
 
-    def open(self) -> Segmenter:
+    def open(self, threads: int | None = None) -> Segmenter:
         """Load and warm it up; ModelError if that cannot be."""
         size = None if self.size == 'model' else self.size
         segmenter = Segmenter.load(
-            self.model, self.backend, precision=self.precision, input_size=size
+            self.model, self.backend, precision=self.precision, input_size=size, threads=threads
         )
         segmenter.warm_up(2)
         return segmenter
@@ -63,6 +63,7 @@ def time_engines(
     variants: Sequence[Variant],
     baselines: bool,
     seconds: float,
+    threads: int | None,
     advance: Callable[[str], None],
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a row for each variant and baseline, and why the others cannot run.
@@ -77,7 +78,9 @@ def time_engines(
         chosen = [variant for variant in variants if variant.size == size]
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='lwseg_')))
-            rows += _time_size(chosen, baselines, seconds, folder, stack, skipped, advance)
+            rows += _time_size(
+                chosen, baselines, seconds, threads, folder, stack, skipped, advance
+            )
     return rows, skipped
 
 
@@ -85,6 +88,7 @@ def _time_size(
     variants: Sequence[Variant],
     baselines: bool,
     seconds: float,
+    threads: int | None,
     folder: Path,
     stack: ExitStack,
     skipped: list[str],
@@ -96,12 +100,17 @@ def _time_size(
     for variant in variants:
         advance(f'loading {variant.model} {variant.backend} {variant.precision} {variant.size}')
         try:
-            segmenter = stack.enter_context(variant.open())
+            segmenter = stack.enter_context(variant.open(threads))
         except ModelError as error:
             skipped.append(f'{" ".join(variant)}: {error}')
             continue
         size = segmenter.input_size
-        rows[variant] = _row(variant, segmenter.description, size)
+        engine = segmenter.description
+        if any(
+            (row['model'], row['description']) == (variant.model, engine) for row in rows.values()
+        ):
+            continue  # auto is one of the others
+        rows[variant] = _row(variant, engine, size)
         tasks[variant, 'engine'] = engine_task(segmenter)
         tasks[variant, 'segmenter'] = partial(segmenter, camera)
         original = variant.model.removesuffix('-int8')
@@ -114,12 +123,13 @@ def _time_size(
             if baseline not in rows:
                 rows[baseline] = _row(baseline, name, size)
                 tasks[baseline, 'engine'] = (
-                    eager_task(original, fitted_image(size))
+                    eager_task(original, fitted_image(size), threads)
                     if name == EAGER
-                    else bare_onnxruntime_task(original, size, folder)
+                    else bare_onnxruntime_task(original, size, folder, threads)
                 )
     meter = EnergyMeter()
     times: dict[tuple[Variant, str], list[float]] = {key: [] for key in tasks}
+    processor: dict[tuple[Variant, str], list[float]] = {key: [] for key in tasks}
     joules: dict[tuple[Variant, str], float] = {}
     rounds = time_in_turns(tasks, seconds)
     while True:
@@ -127,13 +137,17 @@ def _time_size(
             turn = next(rounds, None)
         if turn is None:
             break
-        key, measured = turn
-        times[key] += measured
+        key = turn.key
+        times[key] += turn.times_ms
+        processor[key].append(turn.processor_ms)
         if meter.joules is not None:  # the run that is left out of the times is in it
-            joules[key] = meter.joules / (len(measured) + 1)
+            joules[key] = meter.joules / (len(turn.times_ms) + 1)
         advance(f'timing {key[0].model} {key[0].backend} {key[0].precision} {key[0].size}')
     for (variant, what), values in times.items():
         rows[variant][f'{what}_ms'] = percentiles(values)
+        rows[variant][f'{what}_processor_ms'] = round(
+            float(np.median(processor[variant, what])), 2
+        )
         if (variant, what) in joules:
             rows[variant][f'{what}_joules'] = round(joules[variant, what], 4)
     for row in rows.values():
@@ -147,6 +161,7 @@ def _row(variant: Variant, engine: str, size: tuple[int, int]) -> dict[str, Any]
     height, width = size
     return {
         **variant._asdict(),
+        'description': engine,
         'engine': engine.rpartition(f' {width}x{height}')[0] or engine,
         'size': f'{width}x{height}',
     }

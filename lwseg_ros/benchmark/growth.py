@@ -26,9 +26,9 @@ def time_pixels(
     segmenters = {size: one.open() for size, one in variants.items()}
     times: dict[str, list[float]] = {size: [] for size in SIZES}
     tasks = {size: engine_task(segmenter) for size, segmenter in segmenters.items()}
-    for size, measured in time_in_turns(tasks, seconds):
-        advance(f'{size} pixels')
-        times[size] += measured
+    for turn in time_in_turns(tasks, seconds):
+        advance(f'{turn.key} pixels')
+        times[turn.key] += turn.times_ms
     rows = []
     for size, segmenter in segmenters.items():
         height, width = segmenter.input_size
@@ -62,9 +62,9 @@ def time_classes(seconds: float, advance: Callable[[str], None]) -> list[dict[st
             tasks[classes, 'network_ms'] = bare
             tasks[classes, 'engine_ms'] = engine_task(Segmenter.load(path, 'onnxruntime'))
         times: dict[tuple[int, str], list[float]] = {key: [] for key in tasks}
-        for key, measured in time_in_turns(tasks, seconds):
-            advance(f'{key[0]} classes')
-            times[key] += measured
+        for turn in time_in_turns(tasks, seconds):
+            advance(f'{turn.key[0]} classes')
+            times[turn.key] += turn.times_ms
     rows = []
     for classes in CLASSES:
         alone, engine = (percentiles(times[classes, k]) for k in ('network_ms', 'engine_ms'))

@@ -19,7 +19,7 @@ from lwseg_ros.benchmark.energy import EnergyMeter
 from lwseg_ros.benchmark.engines import Variant, time_engines
 from lwseg_ros.benchmark.environment import environment
 from lwseg_ros.benchmark.growth import CAMERAS, time_classes, time_pixels
-from lwseg_ros.benchmark.report import FORMAT, print_tables, write_report
+from lwseg_ros.benchmark.report import FORMAT, RESULT, print_tables, read_result, write_report
 from lwseg_ros.benchmark.startup import time_imports, time_startup
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.model_file import find_model, sha256
@@ -43,6 +43,7 @@ class Plan:
     transports: Sequence[str] = ('raw',)
     baselines: bool = True
     seconds: float = 4.0
+    threads: int | None = None
 
     def variants(self) -> list[Variant]:
         """Return what is to be measured."""
@@ -57,7 +58,10 @@ class Plan:
 
 
 def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
-    """Measure, print the tables, and write performance.json, .md and .png files into `out`."""
+    """Measure, print the tables, and write performance.json, .md and .png files into `out`.
+
+    What another run on the same machine has left there and this one does not measure is kept.
+    """
     unknown = set(plan.modes) - set(MODES)
     if unknown:
         raise LwsegError(f'there is no mode {", ".join(unknown)}: choose {", ".join(MODES)}')
@@ -66,11 +70,12 @@ def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
     variants = plan.variants()
     result: dict[str, Any] = {
         'format': FORMAT,
-        'command': shlex.join(['lwseg', *sys.argv[1:]]),
+        'commands': [shlex.join(['lwseg', *sys.argv[1:]])],
         'environment': environment(),
         'energy_source': EnergyMeter().source,
         'models': {model: sha256(find_model(model).path) for model in plan.models},
     }
+    result = _continued(out / RESULT, result)
     with Progress(
         SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn(), console=console
     ) as progress:
@@ -81,7 +86,7 @@ def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
 
         if 'engine' in plan.modes:
             result['engines'], result['skipped'] = time_engines(
-                variants, plan.baselines, plan.seconds, advance
+                variants, plan.baselines, plan.seconds, plan.threads, advance
             )
         # The others run whole processes: the first precision and size of each model and backend.
         first = [
@@ -100,3 +105,20 @@ def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
     print_tables(result, console)
     console.print(f'results: {out}/performance.json, {out}/performance.md')
     return result
+
+
+def _continued(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the new result with what an older one of the same machine and versions has more."""
+    if not path.is_file():
+        return result
+    older = read_result(path)
+    same = ('machine', 'versions', 'middleware')
+    if any(older['environment'][key] != result['environment'][key] for key in same):
+        return result
+    return {
+        **older,
+        **result,
+        'commands': [c for c in older['commands'] if c not in result['commands']]
+        + result['commands'],
+        'models': {**older['models'], **result['models']},
+    }

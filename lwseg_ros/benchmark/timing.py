@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +21,27 @@ def percentiles(times_ms: npt.ArrayLike) -> dict[str, float]:
     return {name: round(float(value), 2) for name, value in zip(PERCENTILES, found, strict=True)}
 
 
-def time_in_turns(
-    tasks: Mapping[Any, Callable[[], object]], seconds: float
-) -> Iterator[tuple[Any, list[float]]]:
-    """Run every task for about `seconds`, in `ROUNDS` rounds; yield its times of a round in ms.
+class Turn(NamedTuple):
+    """What one round of one task took."""
+
+    key: Any
+    times_ms: list[float]
+    processor_ms: float
+    """Processor time of one run, of all threads together."""
+
+
+def time_in_turns(tasks: Mapping[Any, Callable[[], object]], seconds: float) -> Iterator[Turn]:
+    """Run every task for about `seconds`, in `ROUNDS` rounds; yield what it took in each.
 
     The first run of a round is left out: what ran before has emptied the caches, or its threads
     still spin.
     """
     for _ in range(ROUNDS):
         for key, task in tasks.items():
-            yield key, times_ms(task, seconds / ROUNDS)
+            start = time.process_time()
+            times = times_ms(task, seconds / ROUNDS)
+            processor_s = time.process_time() - start
+            yield Turn(key, times, 1e3 * processor_s / (len(times) + 1))
 
 
 def times_ms(task: Callable[[], object], seconds: float) -> list[float]:
