@@ -18,13 +18,13 @@ ifdef ROS_DISTRO
 PYTHONS := $(or $(PYTHON),python3)
 VENV_FLAGS := --system-site-packages
 CONSTRAINTS := constraints-ros.txt
-DEMO_EXTRAS := demo
+DEMO_EXTRAS := demo,bags
 else
 PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
 CONSTRAINTS := constraints.txt
-DEMO_EXTRAS := demo,ros
+DEMO_EXTRAS := demo,bags,ros
 endif
-TEST_EXTRAS := $(DEMO_EXTRAS),onnxruntime,train,test,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),ray,onnxruntime,train,test,dev
 
 # An environment is good for one folder and one ROS distribution.
 IDENTITY := $(CURDIR) $(ROS_DISTRO)
