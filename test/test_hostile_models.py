@@ -66,13 +66,14 @@ def test_a_model_cut_off_anywhere_is_refused(model: Path) -> None:
 
 def test_a_model_with_a_turned_bit_anywhere_is_refused(model: Path) -> None:
     whole = model.read_bytes()
+    name = whole.index(b'lwseg_sha256')
     random = Random(3)
     for bit in random.sample(range(8 * len(whole)), 3000):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         model.write_bytes(damaged)
-        # The name of the digest may be what is damaged: the content is sound then.
-        assert refusal(model) or b'lwseg_sha256' not in damaged, f'bit {bit}'
+        # The name of the digest, or what says that it is one, may be damaged: the rest is sound.
+        assert refusal(model) or name - 4 <= bit // 8 < name + 12, f'bit {bit}'
 
 
 def without_digest(content: bytes) -> bytes:

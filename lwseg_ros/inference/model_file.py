@@ -402,6 +402,8 @@ def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
                 key: file.read(text_end - file.tell()).decode('utf-8', 'replace')
                 for key, text_end in _fields(file, end)
             }
+            if _KEY not in entry or entry.keys() - {_KEY, _VALUE}:
+                raise _TruncatedError('metadata without a name')
             metadata[entry.get(_KEY, '')] = entry.get(_VALUE, '')
     if not has_graph:
         raise _TruncatedError('it holds no graph')
