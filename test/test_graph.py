@@ -19,6 +19,7 @@ from lwseg_ros.inference.backends import open_backend  # noqa: E402
 from lwseg_ros.inference.backends.base import BackendOptions  # noqa: E402
 from lwseg_ros.inference.export import export_checkpoint, largest_activation  # noqa: E402
 from lwseg_ros.inference.graph import (  # noqa: E402
+    MANY_CLASSES,
     ImageToLabels,
     export_onnx,
     load_network,
@@ -40,7 +41,9 @@ class Fixed(torch.nn.Module):
         return self.logits + 0 * x.sum()
 
 
-def answer(logits: np.ndarray, drivable: list[float], label_stride: int = 4) -> list[np.ndarray]:
+def answer(
+    logits: np.ndarray, drivable: list[float], label_stride: int | None = 4
+) -> list[np.ndarray]:
     _, height, width = logits.shape
     graph = ImageToLabels(Fixed(logits), (0, 0, 0), (1, 1, 1), label_stride).eval()
     image = torch.zeros(1, 4 * height - 3, 4 * width - 3, 3, dtype=torch.uint8)
@@ -65,6 +68,15 @@ def test_drivable_follows_the_labels_at_every_stride(label_stride: int) -> None:
     assert labels.shape == (64 // label_stride + 1, 88 // label_stride + 1)
     assert ((drivable >= 128) == np.isin(labels, [0, 3])).all()
     assert confidence.min() > 0
+
+
+def test_many_classes_are_up_sampled_less() -> None:
+    logits = np.random.default_rng(2).normal(0, 2, (MANY_CLASSES + 1, 9, 12))
+    few, *_ = answer(logits[:-1], [1.0] * MANY_CLASSES, label_stride=None)
+    many, *_ = answer(logits, [1.0] * (MANY_CLASSES + 1), label_stride=None)
+    assert few.shape == (33, 45)
+    assert many.shape == (17, 23)
+    assert (many[::2, ::2] == logits.argmax(0)).all()
 
 
 def test_a_logit_answers_for_the_pixel_it_was_taken_at() -> None:

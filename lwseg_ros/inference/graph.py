@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 OPSET = 18
 IR_VERSION = 8
-LABEL_STRIDE = 1
 INPUT_NAMES = ('image', 'drivable_classes')
 OUTPUT_NAMES = ('labels', 'confidence', 'drivable')
 
 NETWORK_STRIDE = 4
+MANY_CLASSES = 32
+"""With more classes, labels come at half the size: up-sampling a plane of logits for each class
+would cost nearly as much as the network (our choice)."""
 
 _EXCLUDED = -1e4  # the logit of a class that takes no part; within half precision
 _BROKEN = -1e4  # a probability so low that no interpolation with its neighbours is positive
@@ -41,7 +43,8 @@ class ImageToLabels(nn.Module):
 
     `network` turns float `[N, 3, H, W]` into logits `[N, C, ceil(H/4), ceil(W/4)]`; `mean` and
     `std` are of RGB scaled to 0..1. Labels come at `ceil(size / label_stride)`: 1 up-samples the
-    logits to the input's size first, 4 takes them at the network's own stride.
+    logits to the input's size first, 4 takes them at the network's own stride; None is 1, or 2
+    with many classes.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class ImageToLabels(nn.Module):
         network: nn.Module,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
-        label_stride: int = LABEL_STRIDE,
+        label_stride: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -84,8 +87,9 @@ class ImageToLabels(nn.Module):
         best_other = torch.where(counts, _EXCLUDED, logits).amax(1, keepdim=True)
         planes = torch.cat((probability, best_drivable - best_other), 1)
 
-        if self.label_stride != NETWORK_STRIDE:
-            size = [-(-extent // self.label_stride) for extent in image.shape[1:3]]
+        stride = self.label_stride or (1 if len(drivable_classes) <= MANY_CLASSES else 2)
+        if stride != NETWORK_STRIDE:
+            size = [-(-extent // stride) for extent in image.shape[1:3]]
             logits, planes = _upsample(logits, size), _upsample(planes, size)
         labels = logits.argmax(1)
         probability, margin = planes.unbind(1)
@@ -212,7 +216,7 @@ def export_onnx(
     network: nn.Module,
     info: ModelInfo,
     path: str | os.PathLike[str],
-    label_stride: int = LABEL_STRIDE,
+    label_stride: int | None = None,
 ) -> None:
     """Write the network's graph and its metadata as one ONNX file of any input size.
 

@@ -240,7 +240,7 @@ class Trainer:
 
     def _validate(self, progress: Progress, board: SummaryWriter | None) -> None:
         """Evaluate the averaged weights in fp32, each image at its own size."""
-        graph = ImageToLabels(self.average.module, IMAGENET_MEAN, IMAGENET_STD, label_stride=1)
+        graph = ImageToLabels(self.average.module, IMAGENET_MEAN, IMAGENET_STD)
         graph = graph.to(self.device).eval()
         vector = torch.from_numpy(self.space.drivable_vector()).to(self.device)
 
