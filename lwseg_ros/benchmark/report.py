@@ -300,8 +300,9 @@ def _plots(result: Row) -> dict[str, bytes]:
         figure = Figure(figsize=(8, 0.28 * len(rows) + 1), layout='constrained')
         axes = figure.add_subplot()
         labels = [f'{row["model"]} {row["size"]}, {row["engine"]}' for row in rows]
-        axes.barh(labels, [row['engine_ms']['p50'] for row in rows], color='tab:blue')
-        axes.set_xscale('log')
+        bars = axes.barh(labels, [row['engine_ms']['p50'] for row in rows], color='tab:blue')
+        axes.bar_label(bars, fmt='%.1f', padding=3, fontsize=7)
+        axes.margins(x=0.08, y=0.01)
         axes.set_xlabel('engine, ms (p50)')
         axes.tick_params(axis='y', labelsize=7)
         axes.invert_yaxis()
