@@ -31,8 +31,8 @@ OUTPUT_NAMES = ('labels', 'confidence', 'drivable')
 NETWORK_STRIDE = 4
 MANY_CLASSES = 32
 """With more classes, labels come at half the size: up-sampling a plane of logits for each class
-would cost nearly as much as the network (our choice). Half the size took 0.4 points of mIoU and 0.1
-of road IoU from `road` on CamVid val."""
+would cost nearly as much as the network (our choice). Half the size took 0.4 points of mIoU and
+0.1 of road IoU from `road` on CamVid val."""
 
 _EXCLUDED = -1e4  # the logit of a class that takes no part; within half precision
 _BROKEN = -1e4  # a probability so low that no interpolation with its neighbours is positive
