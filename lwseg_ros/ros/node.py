@@ -39,6 +39,9 @@ from lwseg_ros.ros.worker import Worker
 
 WATCH_PERIOD_S = 0.1
 
+MEMORY_ARENAS = 2
+"""With more, memory grows by two images at each of the first activations (our choice)."""
+
 RCLError = rclpy_implementation.RCLError
 UnknownROSArgsError = rclpy_implementation.UnknownROSArgsError
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -266,7 +269,7 @@ class SegmentationNode(LifecycleNode):
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; return the exit status, 1 if it could not start."""
     apply_large_image_profile(os.environ)
-    keep_freed_memory()
+    keep_freed_memory(arenas=MEMORY_ARENAS)
     stop: Any = Future()
     executor: Any = None
 
