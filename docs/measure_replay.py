@@ -1,6 +1,6 @@
 """How fast `lwseg bag evaluate` is against the bare engine, side by side in one run.
 
-    python docs/measure_replay.py [--frames 60] [--rounds 5]
+    python docs/measure_replay.py [--frames 60] [--rounds 5] [--threads 1]
 
 A bag of JPEG images, 1280x720, of the generated drive. The engine alone segments the same frames,
 decoded beforehand; the replay reads and decodes them from the bag, and measures and writes what
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument('--frames', type=int, default=60)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--model', default='road')
+    parser.add_argument('--threads', type=int, help="the engine's; all cores")
     options = parser.parse_args()
     keep_freed_memory()  # as the replay does, and the node
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,7 +68,7 @@ def main() -> None:
             for message in recording.messages([CAMERA])
         ]
         ratios: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
-        with Segmenter.load(options.model) as segmenter:
+        with Segmenter.load(options.model, threads=options.threads) as segmenter:
             segmenter.warm_up()
             print(f'{segmenter.info.name} on {segmenter.description}, {len(images)} frames')
             for number in range(options.rounds):
@@ -77,7 +78,9 @@ def main() -> None:
                         segmenter(image)
                     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
                     out = folder / f'{number}' / kind
-                    settings = Settings(model=options.model, topics=(CAMERA,), **changes)
+                    settings = Settings(
+                        options.model, threads=options.threads, topics=(CAMERA,), **changes
+                    )
                     evaluate_bag(folder / 'drive', out, settings)
                     timing = json.loads((out / 'timing.json').read_text())
                     ratios[kind].append((wall / timing['seconds'], cpu / timing['cpu_seconds']))
