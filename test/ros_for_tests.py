@@ -142,7 +142,7 @@ class Driver:
     @property
     def diagnostics(self) -> dict[str, str]:
         """What the node last said of its only camera."""
-        return self.statuses[self.target]
+        return self.statuses.get(self.target, {})
 
     @property
     def state(self) -> str:
