@@ -192,10 +192,11 @@ def test_a_stopped_node_gives_its_shared_memory_back(start):
     node = start()
     driver.spin_until(lambda: driver.diagnostics, 'the node at work')
     mapped = Path('/proc', str(node.process.pid), 'maps').read_text(encoding='utf-8').split()
-    segments = [Path(word) for word in mapped if word.startswith('/dev/shm/fastrtps_')]
-    if not segments:
+    mapped = [word for word in mapped if word.startswith('/dev/shm/fastrtps_')]
+    if not mapped:
         pytest.skip('this middleware uses no shared memory files')
-    assert any(segment.stat().st_size > 1 << 20 for segment in segments)
+    segments = [Path(name) for name in mapped if '_port' not in name]  # ports are of the domain
+    assert segments
     driver.close()
     assert node.stop() < 1.0
     assert not [segment for segment in segments if segment.exists()]
