@@ -135,6 +135,23 @@ def test_camera_names_are_taken(make_node, names):
     assert make_node(cameras=names).get_parameter('cameras').value == names
 
 
+@pytest.mark.parametrize('name', ['cameras', 'label_space.publish_classes'])
+def test_an_empty_list_is_the_default(context, name):
+    arguments = ['--ros-args', '-p', f'{name}:=[]']
+    node = rclpy.create_node('parameters', context=context, cli_args=arguments)
+    declare_parameters(node, bool)
+    assert node.get_parameter(name).value == ['']
+    node.destroy_node()
+
+
+def test_an_empty_list_where_none_is_wanted_is_refused(context):
+    arguments = ['--ros-args', '-p', 'output.min_confidence:=[]']
+    node = rclpy.create_node('parameters', context=context, cli_args=arguments)
+    with pytest.raises(LwsegError, match=r'output\.min_confidence is \[\]: wanted a number'):
+        declare_parameters(node, bool)
+    node.destroy_node()
+
+
 def _set(node, name, value):
     return node.set_parameters([Parameter(name, value=value)])[0]
 

@@ -368,13 +368,20 @@ def declare_parameters(node: Node, is_configured: Callable[[], bool]) -> None:
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(check)
+    # A list without elements has no type in ROS: it comes as None.
+    given = {n: [] if p.value is None else p.value for n, p in _given_at_start(node).items()}
     for parameter in PARAMETERS:
+        name, default = parameter.name, parameter.default
+        is_empty_list = given.get(name) == []
         try:
-            node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+            if is_empty_list and not isinstance(default, list):
+                raise InvalidParameterValueException(name, [], parameter.wanted)
+            node.declare_parameter(
+                name, default, parameter.descriptor(), ignore_override=is_empty_list
+            )
         except (InvalidParameterTypeException, InvalidParameterValueException):
-            given = _given_at_start(node)[parameter.name].value
             raise LwsegError(
-                f'parameter {parameter.name} is {given!r}: wanted {parameter.wanted}'
+                f'parameter {name} is {given[name]!r}: wanted {parameter.wanted}'
             ) from None
 
 
