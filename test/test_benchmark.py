@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -12,6 +14,7 @@ from lwseg_ros.benchmark.energy import EnergyMeter
 from lwseg_ros.benchmark.report import compare, read_result
 from lwseg_ros.benchmark.run import Plan, run_benchmark
 from lwseg_ros.errors import DataError, LwsegError
+from lwseg_ros.inference.model_file import ModelInfo
 
 pytest.importorskip('torch')
 pytest.importorskip('openvino')
@@ -53,6 +56,27 @@ def test_engines_take_turns_and_two_runs_compare(tiny_model: Path, tmp_path: Pat
     before, after = (read_result(tmp_path / folder / 'performance.json') for folder in 'ab')
     compare(before, after, console)
     assert 'B / A' in console.export_text()
+
+
+def test_the_eager_baseline_computes_in_the_default_layout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from lwseg_ros.benchmark import baselines
+
+    seen: list[bool] = []
+    load_network = baselines.load_network
+
+    def load(path: Path, info: ModelInfo) -> Any:
+        network = load_network(path, info)
+        network.get_submodule('layer3').register_forward_hook(
+            lambda module, given, result: seen.append(result.is_contiguous())
+        )
+        return network
+
+    monkeypatch.setattr(baselines, 'load_network', load)
+    labels, *_ = baselines.eager_task('road-nano', np.zeros((64, 96, 3), np.uint8))()
+    assert labels.shape == (1, 64, 96)
+    assert seen == [True]
 
 
 def test_the_node_end_to_end(tiny_model: Path, tmp_path: Path) -> None:

@@ -25,13 +25,16 @@ Task = Callable[[], object]
 
 
 def eager_task(model: str, image: npt.NDArray[np.uint8], threads: int | None = None) -> Task:
-    """Return PyTorch, eager, fp32, default memory layout: image `[H, W, 3]` to labels."""
+    """Return PyTorch, eager, fp32, in its default layout NCHW: image `[H, W, 3]` to labels."""
     if threads is not None:
         torch.set_num_threads(threads)
     source = find_model(model)
     assert source.safetensors is not None
     info = source.info
-    graph = ImageToLabels(load_network(source.safetensors, info), info.mean, info.std).eval()
+    network = load_network(source.safetensors, info)
+    # What ImageToLabels makes of the image has its pixels last, and all layers would keep that.
+    network.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
+    graph = ImageToLabels(network, info.mean, info.std).eval()
     pixels = torch.from_numpy(image[np.newaxis].copy())
     classes = torch.from_numpy(info.label_space.drivable_vector())
 

@@ -71,7 +71,7 @@ def _engines(rows: Sequence[Row]) -> Section:
         'Batch 1. "engine": a uint8 image of the network size to uint8 labels, confidence and '
         f'drivable score; "Segmenter": a {width}x{height} image to the same at its size; '
         '"ratio": of the two. p50 / p90 / p99. The two baselines run the same weights in fp32: '
-        'PyTorch eager in its default layout with everything that the engine does, and ONNX '
+        'PyTorch eager in its default layout NCHW with everything that the engine does, and ONNX '
         'Runtime with the network alone, to its logits at stride 4; "times": how much faster than '
         'they, by the clock / by processor time, that of all threads, which other programs '
         'disturb less. All of one size took turns.',
