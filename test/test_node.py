@@ -22,10 +22,11 @@ from ros_for_tests import (  # noqa: E402
     image_message,
     with_header,
 )
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace  # noqa: E402
+from lwseg_ros.ros.outputs import scaled_camera_info  # noqa: E402
 
 SPACE = LabelSpace.load('camvid')
 ROAD = SPACE.class_id('road')
@@ -189,6 +190,19 @@ def test_lazy_outputs(driver, start):
     times = {value.key: float(value.value) for value in outputs['timing'].status[0].values}
     assert list(times) == ['wait_ms', 'decode_ms', 'infer_ms', 'publish_ms', 'age_ms']
     assert all(ms >= 0 for ms in times.values())
+
+
+def test_camera_info_of_a_binned_region_fits_its_mask():
+    info = CameraInfo(width=1280, height=960, binning_x=2, binning_y=2)
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 320, 200, 640, 480
+    info.k = [800.0, 0, 640, 0, 840, 480, 0, 0, 1]
+    info.p = [800.0, 0, 640, -40, 0, 840, 480, 0, 0, 0, 1, 0]
+    scaled = scaled_camera_info(info, info.header, 160, 120)
+    assert (scaled.width, scaled.height) == (160, 120)
+    assert scaled.k.tolist() == [200, 0, 80, 0, 210, 70, 0, 0, 1]
+    assert scaled.p.tolist() == [200, 0, 80, -10, 0, 210, 70, 0, 0, 0, 1, 0]
+    assert (scaled.binning_x, scaled.binning_y, scaled.roi) == (0, 0, RegionOfInterest())
+    assert info.k[0] == 800
 
 
 @pytest.mark.parametrize('first', [RELIABLE, BEST_EFFORT])

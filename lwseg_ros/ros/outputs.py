@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmentation
@@ -225,18 +225,21 @@ def published_space(model_space: LabelSpace, name_or_path: str) -> LabelSpace:
 
 
 def scaled_camera_info(info: CameraInfo, header: Any, width: int, height: int) -> CameraInfo:
-    """Return the calibration of the camera's image resized to width x height, with this header."""
+    """Return the calibration of the camera's image resized to width x height, with this header.
+
+    An image that is binned or a region of the calibrated one gets a calibration of its own, with
+    neither.
+    """
     scaled = copy.deepcopy(info)
     scaled.header = header
     scaled.width, scaled.height = width, height
-    x, y = width / max(info.width, 1), height / max(info.height, 1)
-    scaled.k[0:3] = scaled.k[0:3] * x
-    scaled.k[3:6] = scaled.k[3:6] * y
-    scaled.p[0:4] = scaled.p[0:4] * x
-    scaled.p[4:8] = scaled.p[4:8] * y
-    scaled.roi.x_offset, scaled.roi.width = round(info.roi.x_offset * x), round(info.roi.width * x)
-    scaled.roi.y_offset, scaled.roi.height = (
-        round(info.roi.y_offset * y),
-        round(info.roi.height * y),
-    )
+    scaled.binning_x = scaled.binning_y = 0
+    roi, scaled.roi = info.roi, RegionOfInterest(do_rectify=info.roi.do_rectify)
+    x = width / max(roi.width or info.width, 1)
+    y = height / max(roi.height or info.height, 1)
+    for matrix, columns in ((scaled.k, 3), (scaled.p, 4)):
+        matrix[2] -= roi.x_offset
+        matrix[columns + 2] -= roi.y_offset
+        matrix[:columns] *= x
+        matrix[columns : 2 * columns] *= y
     return scaled
