@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def test_answers_at_the_size_of_the_image(
     assert (inside(result.drivable) == np.where(inside(labels) == 3, 255, 0)).all()
     assert set(np.unique(result.drivable)) == {0, 255}
     assert ((result.drivable == 255) == (result.drivable_score >= 128)).all()
+
+
+def test_for_throughput_many_threads_get_the_same_answers(
+    segmenter: Segmenter, image: np.ndarray, tiny_model: Path
+) -> None:
+    images = [np.roll(image, 10 * i, 1) for i in range(12)]
+    with (
+        Segmenter.load(tiny_model, backend='openvino', throughput=True) as fast,
+        ThreadPoolExecutor(fast.streams + 1) as threads,
+    ):
+        answers = list(threads.map(fast, images))
+    for one, answer in zip(images, answers, strict=True):
+        alone = segmenter(one)
+        assert np.array_equal(answer.labels, alone.labels)
+        assert np.array_equal(answer.confidence, alone.confidence)
+        assert np.array_equal(answer.drivable_score, alone.drivable_score)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ class Segmenter:
         result.labels, result.confidence, result.drivable
 
     The images of a list go through the network together, up to `batch` of them at a time, if they
-    are of one network size. One call at a time. It is a context manager; `close` frees the model.
+    are of one network size. No more than `streams` calls at a time. It is a context manager;
+    `close` frees the model.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Segmenter:
         threads: int | None = None,
         description: str | os.PathLike[str] | None = None,
         batch: int | None = None,
+        throughput: bool = False,
         engine_cache_dir: str = '',
         force_rebuild: bool = False,
     ) -> Segmenter:
@@ -97,6 +99,8 @@ class Segmenter:
         `description`: the YAML file for an ONNX model of somebody else, when not beside it.
         `batch`: the most images of a list that go through the network together; None: as many as
         are faster together than one after another (on a CPU: 1).
+        `throughput`: the most images a second instead of the soonest answer: call it from as many
+        threads as it then has `streams` (more than one with OpenVINO only).
         `engine_cache_dir`: where TensorRT engines are kept, empty: the user's cache;
         `force_rebuild` builds them anew.
 
@@ -117,7 +121,14 @@ class Segmenter:
         if source.info.network == EXTERNAL:
             batch = 1  # its graph may take no more
         options = BackendOptions(
-            size, device, precision, threads, batch, engine_cache_dir, force_rebuild
+            size,
+            device,
+            precision,
+            threads,
+            batch,
+            throughput and not follows_source,
+            engine_cache_dir,
+            force_rebuild,
         )
         return cls(
             source, backend, options, space.drivable_vector(drivable_classes), follows_source
@@ -178,9 +189,10 @@ class Segmenter:
             return np.stack(images) if len(images) > 1 else images[0][np.newaxis]
         if len(images) == 1 and images[0].shape[:2] == (height, width):
             return np.ascontiguousarray(images[0])[np.newaxis]
-        for image, fitted in zip(images, self._fitted, strict=False):
-            cv2.resize(image, (width, height), dst=fitted, interpolation=cv2.INTER_LINEAR)
-        return self._fitted[: len(images)]
+        fitted: Image = np.empty((len(images), height, width, 3), np.uint8)
+        for image, place in zip(images, fitted, strict=True):
+            cv2.resize(image, (width, height), dst=place, interpolation=cv2.INTER_LINEAR)
+        return fitted
 
     def _run(self, images: Image) -> Planes:
         backend = self.backend
@@ -214,7 +226,6 @@ class Segmenter:
         # One that follows its images' sizes may get two of different sizes in one list.
         self._batch = 1 if self._follows_source else self._backend.batch
         self._resizes = self._backend.resizes
-        self._fitted: Image = np.empty((self._batch, *options.input_size, 3), np.uint8)
 
     @property
     def backend(self) -> Backend:
@@ -242,6 +253,11 @@ class Segmenter:
     def batch(self) -> int:
         """The most images that go through the network together."""
         return self._batch
+
+    @property
+    def streams(self) -> int:
+        """How many threads may call it at once, so that it answers the most images a second."""
+        return self.backend.streams
 
     @property
     def description(self) -> str:

@@ -24,8 +24,9 @@ class BackendOptions:
 
     `input_size` is the network size (height, width); an empty `device` is the backend's own
     choice; `threads` None leaves the number of CPU threads to the library; `batch` is the most
-    images of one call, None leaves it to the backend. `engine_cache_dir` keeps what is built for
-    a device (empty: the user's cache), and `force_rebuild` builds it anew.
+    images of one call, None leaves it to the backend. `throughput` asks for the most images a
+    second instead of the soonest answer to each. `engine_cache_dir` keeps what is built for a
+    device (empty: the user's cache), and `force_rebuild` builds it anew.
     """
 
     input_size: tuple[int, int]
@@ -33,6 +34,7 @@ class BackendOptions:
     precision: str = 'auto'
     threads: int | None = None
     batch: int | None = None
+    throughput: bool = False
     engine_cache_dir: str = ''
     force_rebuild: bool = False
 
@@ -46,16 +48,18 @@ class Planes(NamedTuple):
 
 
 class Backend(ABC):
-    """A model compiled by one library for one network size; one call at a time.
+    """A model compiled by one library for one network size.
 
     `batch` is the most images of one call. Unless the options say otherwise it is 1 where a batch
     takes as long as its images one after another, as on a CPU: then each has its answer sooner.
     `resizes` says that `run` had better get images of another size than the network's and resize
-    them itself, because the device does it sooner than OpenCV.
+    them itself, because the device does it sooner than OpenCV. `streams` is how many threads may
+    be in `run` at once.
     """
 
     batch: int
     resizes = False
+    streams = 1
 
     @classmethod
     @abstractmethod
