@@ -2,7 +2,8 @@
 
 Every image comes once, in order, and nothing is timed, so two runs write the same figures and
 masks. Reading and decoding run ahead of the network, measuring and writing behind it, each by a
-few frames only: memory does not grow with the bag.
+few frames only: memory does not grow with the bag. The network answers several frames at once
+where that is more a second.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ from lwseg_ros.ros.image_messages import image_from_message
 
 RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'
 AHEAD = 4
-"""How many frames are decoded before their turn, and how many wait to be measured."""
+"""How many frames wait before each stage, beyond those that are worked on."""
 MAX_BROKEN = 100
 NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
 """Image topics of these last names, the node's outputs and truth, are left out unless asked."""
@@ -189,6 +190,7 @@ def _open_models(settings: Settings) -> Iterator[_Models]:
             precision=settings.precision,
             input_size=None if settings.input_size == 'model' else settings.input_size,
             threads=settings.threads,
+            throughput=True,
         )
         stack.enter_context(segmenter)
         segmenter.warm_up(1)
@@ -405,6 +407,8 @@ class _Evaluation:
         }
         self._stability = {topic: Stability() for topic in plan.cameras}
         self._indices = dict.fromkeys(plan.cameras, 0)
+        segmenters = [s for s in (models.segmenter, models.against) if s is not None]
+        self._streams = min(segmenter.streams for segmenter in segmenters)
         self._broken: list[BrokenMessage] = []
         self._broken_counts = dict.fromkeys(plan.cameras, 0)
         self._frames = dict.fromkeys(plan.cameras, 0)
@@ -431,20 +435,18 @@ class _Evaluation:
             outputs = [output for output in (self._bag, self._videos) if output is not None]
             for output in outputs:
                 stack.callback(output.abort)
-            measurer = stack.enter_context(ThreadPoolExecutor(1, 'measure'))
-            waiting: deque[Future[None]] = deque()
-            frames = stack.enter_context(_read_ahead(self._messages(), self._decode, AHEAD))
+            messages = self._messages()
             try:
-                for done, frame in enumerate(frames, 1):
-                    if len(waiting) == AHEAD:
-                        waiting.popleft().result()
-                    waiting.append(measurer.submit(self._measure, self._answer(frame)))
-                    if progress is not None:
-                        progress(done, len(plan.order))
+                with (
+                    _in_threads(2, self._decode, messages) as frames,
+                    _in_threads(self._streams, self._answer, frames) as answers,
+                    _in_threads(1, self._measure, answers) as measured,
+                ):
+                    for done, _ in enumerate(measured, 1):
+                        if progress is not None:
+                            progress(done, len(plan.order))
             except KeyboardInterrupt:
                 interrupted = True
-            for future in waiting:
-                future.result()
             if self._bag is not None and self._others is not None:
                 self._others.copy(self._bag, None)
             for output in outputs:
@@ -734,23 +736,23 @@ def _agreement(
 
 
 @contextmanager
-def _read_ahead(items: Iterator[T], work: Callable[[T], R], depth: int) -> Iterator[Iterator[R]]:
-    """Give `work(item)` of each item in order, `depth` of them begun before they are asked for.
+def _in_threads(threads: int, work: Callable[[T], R], items: Iterator[T]) -> Iterator[Iterator[R]]:
+    """Give `work(item)` of each item in order, done by threads before it is asked for.
 
-    One thread takes the items, two do the work.
+    At the end what has begun is completed, and nothing else is begun.
     """
     end: Any = object()
     waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(1, 'read') as reader, ThreadPoolExecutor(2, 'decode') as workers:
+    with ThreadPoolExecutor(1) as taker, ThreadPoolExecutor(threads) as workers:
 
         def begin() -> None:
-            taken = reader.submit(next, items, end)
+            taken = taker.submit(next, items, end)
             waiting.append(
                 workers.submit(lambda: end if (item := taken.result()) is end else work(item))
             )
 
         def results() -> Iterator[R]:
-            for _ in range(depth):
+            for _ in range(threads + AHEAD):
                 begin()
             while (result := waiting.popleft().result()) is not end:
                 begin()
@@ -759,8 +761,8 @@ def _read_ahead(items: Iterator[T], work: Callable[[T], R], depth: int) -> Itera
         try:
             yield results()
         finally:
-            for future in waiting:
-                future.cancel()
+            for pool in (workers, taker):
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

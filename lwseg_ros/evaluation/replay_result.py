@@ -261,7 +261,11 @@ class FrameRecord(TypedDict):
 
 
 class Timing(TypedDict):
-    """timing.json: milliseconds by stage, and each frame's inference in evaluation order."""
+    """timing.json: milliseconds by stage, and each frame's inference in evaluation order.
+
+    The network answers several frames at once where that is more a second, and each takes longer
+    than it would alone.
+    """
 
     frames: int
     seconds: float
