@@ -228,7 +228,8 @@ def test_late_publisher_of_either_reliability_and_its_restart(driver, start, fir
 
 
 def test_silence_is_explained(driver, start):
-    start('-r', 'image:=/front/image', input__reliability='reliable')
+    remap = ('-r', 'image:=/front/image', '-r', '~/mask:=/front/mask')
+    start(*remap, input__reliability='reliable')
     other = driver.node.create_publisher(Image, '/rear/image', BEST_EFFORT)
     driver.spin_until(
         lambda: (

@@ -137,7 +137,11 @@ class CameraInput:
 
     def silence(self) -> str:
         """Return why no frame comes, as far as can be seen, and the remedy."""
-        own_outputs = f'{self._node.get_fully_qualified_name()}/'
+        own_outputs = dict(
+            self._node.get_publisher_names_and_types_by_node(
+                self._node.get_name(), self._node.get_namespace()
+            )
+        )
         return why_no_frames(
             self.topic,
             self._type_name,
@@ -148,7 +152,7 @@ class CameraInput:
             {
                 name: types
                 for name, types in self._node.get_topic_names_and_types()
-                if not name.startswith(own_outputs) and self._node.count_publishers(name)
+                if name not in own_outputs and self._node.count_publishers(name)
             },
         )
 
