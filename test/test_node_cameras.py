@@ -86,6 +86,14 @@ def test_no_camera_starves(driver, start):
     assert int(fast['frames dropped: newer frame']) > 0
 
 
+def test_the_silence_of_each_camera_is_logged(driver, start):
+    node = start(cameras='[front,left]')
+    for name in ('front', 'left'):
+        driver.spin_until(
+            lambda n=name: f'[segmentation.{n}]: no frames: no publisher on /{n}' in node.log, name
+        )
+
+
 def test_a_frame_without_an_answer_does_not_cost_the_batch_its_own(driver, start, tmp_path):
     torch = pytest.importorskip('torch')
     from lwseg_ros.inference.graph import export_onnx

@@ -19,7 +19,7 @@ class Camera:
 
     `input` is there while the node is active, `outputs` while it is configured. `counts` say what
     became of every frame, `times_ms` how long each stage of the last answered one took, in
-    milliseconds by name, and `trouble` why the last frame has no answer.
+    milliseconds by name, and `trouble` why the last frame has no answer. `logger` has its name.
     """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
@@ -33,7 +33,7 @@ class Camera:
         self.times_ms: dict[str, float] = {}
         self.trouble = ''
         self._node = node
-        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
+        self.logger = node.get_logger().get_child(name) if name else node.get_logger()
 
     def configure(
         self, model_space: LabelSpace, space: LabelSpace, publish_classes: list[str]
@@ -76,4 +76,4 @@ class Camera:
     def complain(self, sentence: str) -> None:
         """Log why a frame has no answer, not too often, and let the diagnostics say it."""
         self.trouble = sentence
-        self._logger.error(sentence, throttle_duration_sec=LOG_PERIOD_S)
+        self.logger.error(sentence, throttle_duration_sec=LOG_PERIOD_S)

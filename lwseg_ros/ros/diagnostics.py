@@ -85,7 +85,7 @@ class Diagnostics:
             findings.append((DiagnosticStatus.ERROR, camera.trouble))
         if camera.input.silent_s > SILENCE_S:
             why = f'no frames: {camera.input.silence()}'
-            self._node.get_logger().warning(why, throttle_duration_sec=SILENCE_LOG_PERIOD_S)
+            camera.logger.warning(why, throttle_duration_sec=SILENCE_LOG_PERIOD_S)
             findings.append((DiagnosticStatus.ERROR, why))
         sent = news['lost'] + news['received']
         if news['lost'] > LOST_SHARE * sent:
