@@ -212,6 +212,10 @@ def test_without_a_calibration_there_is_no_ground_and_one_sentence_says_so(
     driver.spin_until(said, 'the sentence')
     masks.clear()
     driver.spin_until(lambda: said() and len(masks) > 3, 'masks all the same')
+    driver.spin_until(
+        lambda: said() and sentence in driver.diagnostics.get('message', ''), 'the diagnostics'
+    )
+    assert driver.diagnostics['level'] == '1'
     assert not grids
     assert node.log.count(sentence) == 1
     assert 'Traceback' not in node.log

@@ -83,6 +83,8 @@ class Diagnostics:
         findings: list[Finding] = [(DiagnosticStatus.OK, f'{rate_hz:.1f} frames a second')]
         if camera.trouble:
             findings.append((DiagnosticStatus.ERROR, camera.trouble))
+        if camera.outputs is not None and camera.outputs.ground_trouble:
+            findings.append((DiagnosticStatus.WARN, camera.outputs.ground_trouble))
         if camera.input.silent_s > SILENCE_S:
             why = f'no frames: {camera.input.silence()}'
             camera.logger.warning(why, throttle_duration_sec=SILENCE_LOG_PERIOD_S)

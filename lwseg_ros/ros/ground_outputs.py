@@ -37,7 +37,8 @@ _LOG_PERIOD_S = 10.0
 class GroundOutputs:
     """The grid and the points of one camera; they follow the `ground` parameters.
 
-    A grid stays with late subscribers, so one that is not renewed is taken back.
+    A grid stays with late subscribers, so one that is not renewed is taken back. `trouble` says
+    why the last frame shows no ground, and is empty if it does.
 
     LwsegError if the parameters cannot be used.
     """
@@ -45,6 +46,7 @@ class GroundOutputs:
     def __init__(
         self, node: LifecycleNode, prefix: str, newest: QoSProfile, latched: QoSProfile
     ) -> None:
+        self.trouble = ''
         self._node = node
         self._plane = GroundPlane(
             self._value('ground.camera_height'),
@@ -100,11 +102,11 @@ class GroundOutputs:
         try:
             view = self._view_by(camera_info, image_size, drivable.shape)
         except LwsegError as error:
-            self._node.get_logger().error(
-                f'no ground outputs: {error}', throttle_duration_sec=_LOG_PERIOD_S
-            )
+            self.trouble = f'no ground outputs: {error}'
+            self._node.get_logger().error(self.trouble, throttle_duration_sec=_LOG_PERIOD_S)
             self.withdraw()
             return
+        self.trouble = ''
         sure = surely_not_drivable(segmentation, self._value('drivable.min_confidence'))
         ground = view.ground(drivable, sure)
         own_header = Header(stamp=header.stamp, frame_id=self._frame)

@@ -181,6 +181,11 @@ class Outputs:
         if self._ground is not None:
             self._ground.withdraw()
 
+    @property
+    def ground_trouble(self) -> str:
+        """Why the last frame shows no ground, or empty."""
+        return self._ground.trouble if self._ground is not None else ''
+
     def publish_timing(self, header: Any, times_ms: Mapping[str, float]) -> None:
         """Publish the stage times of one frame, in milliseconds by name."""
         if self._timing.get_subscription_count():
