@@ -398,10 +398,18 @@ def test_camera_images_cross_between_processes_without_loss(driver, start):
         ({'label_space__drivable_classes': '[lava]'}, "no class 'lava'"),
         ({'output__min_confidence': 7.0}, 'parameter output.min_confidence is 7.0: wanted'),
         ({'output__colour': 1}, 'there is no parameter output.colour'),
+        ({'use_sim_time': 'maybe'}, "parameter 'use_sim_time' to 'maybe'"),
     ],
 )
 def test_a_node_that_cannot_start_says_why_in_one_sentence_and_fails(start, parameters, sentence):
-    node = start(**parameters)
+    _fails(start(**parameters), sentence)
+
+
+def test_unknown_ros_arguments_are_refused(start):
+    _fails(start('--no-such'), "these are no ROS arguments: ['--no-such'")
+
+
+def _fails(node, sentence):
     assert node.wait() == 1
     lines = [line for line in node.log.splitlines() if '[ERROR]' in line or '[FATAL]' in line]
     assert len(lines) == 1

@@ -16,6 +16,7 @@ from typing import Any
 
 import rclpy
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -262,7 +263,7 @@ class SegmentationNode(LifecycleNode):
             try:
                 return change_state(request, response)
             except Exception as error:
-                self.get_logger().error(f'transition refused: {error}')
+                self.get_logger().error(f'transition refused: {_sentence(error)}')
                 response.success = False
                 return response
 
@@ -296,9 +297,11 @@ def main(args: list[str] | None = None) -> int:
             if node.get_parameter('autostart').value and not node.start():
                 return 1
             _spin(executor, node, stop)
-        except (LwsegError, RCLError, UnknownROSArgsError) as error:
-            sentence = str(error).split(', at /')[0]  # rcl adds its source lines
-            get_logger('segmentation').fatal(' '.join(sentence.split()))
+        except UnknownROSArgsError as error:
+            get_logger('segmentation').fatal(f'these are no ROS arguments: {error}')
+            return 1
+        except (LwsegError, ParameterException, RCLError) as error:
+            get_logger('segmentation').fatal(_sentence(error))
             return 1
         finally:
             if node is not None:
@@ -313,6 +316,11 @@ def main(args: list[str] | None = None) -> int:
                 sys.stderr.flush()
                 os._exit(0)
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """Return the words of an error in one line, without the source lines that rcl adds."""
+    return ' '.join(str(error).split(', at /')[0].split())
 
 
 def _spin(executor: SingleThreadedExecutor, node: SegmentationNode, stop: Future) -> None:
