@@ -46,12 +46,13 @@ def time_in_turns(tasks: Mapping[Any, Callable[[], object]], seconds: float) -> 
 
 def times_ms(task: Callable[[], object], seconds: float) -> list[float]:
     """Run a task once, then for about `seconds`; return how long each run but the first took."""
-    once = _timed(task)
+    once = time_ms(task)
     runs = int(np.clip(seconds / (once / 1e3), LEAST_RUNS, MOST_RUNS))
-    return [_timed(task) for _ in range(runs)]
+    return [time_ms(task) for _ in range(runs)]
 
 
-def _timed(task: Callable[[], object]) -> float:
+def time_ms(task: Callable[[], object]) -> float:
+    """Run a task once and return how many milliseconds it took."""
     start = time.perf_counter()
     task()
     return 1e3 * (time.perf_counter() - start)
