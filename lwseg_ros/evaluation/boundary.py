@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -49,20 +50,20 @@ class BoundaryCounts:
         radius = max(1.0, self._tolerance * math.hypot(*truth.shape))
         labelled = np.arange(256) < self._num_classes
         labelled[IGNORE_ID] = False
-        void = ~labelled.take(truth)
+        void: Any = cv2.LUT(truth, ~labelled.view(np.uint8) & 1)
         for number, inside in enumerate(self._inside):
             outside = ~inside
-            predicted = _borders(prediction, inside, outside)
+            predicted = judged = _borders(prediction, inside, outside)
             outside[~labelled] = 0
             true = _borders(truth, inside, outside)
-            judged = predicted.copy()
             if void.any():
-                places = np.flatnonzero(predicted != 0)
-                judged.ravel()[places[_near(void, places, radius)]] = 0
+                is_judged = _near(void, predicted.places, radius) == 0
+                judged = _Borders(predicted.places[is_judged], predicted.bits[is_judged])
             for first, border, other in ((0, true, predicted), (2, judged, true)):
-                places = np.flatnonzero(border != 0)
-                bits = border.ravel()[places]
-                found = bits & _near(other, places, radius)
+                others = np.zeros(truth.shape, inside.dtype)
+                others.ravel()[other.places] = other.bits
+                bits = border.bits
+                found = bits & _near(others, border.places, radius, bits)
                 for area in range(64 * number, min(64 * (number + 1), len(self.counts))):
                     bit = inside.dtype.type(1 << area % 64)
                     self.counts[area, first] += np.count_nonzero(bits & bit)
@@ -92,22 +93,44 @@ def _membership(areas: Sequence[Iterable[int]]) -> Bits:
     return bits
 
 
-def _borders(labels: npt.NDArray[np.uint8], inside: Bits, outside: Bits) -> Bits:
-    """Return for each pixel the areas that it is in and one of its neighbours is out of."""
-    a, b = inside.take(labels), outside.take(labels)
-    borders = np.zeros_like(a)
-    borders[1:] |= a[1:] & b[:-1]
-    borders[:-1] |= a[:-1] & b[1:]
-    borders[:, 1:] |= a[:, 1:] & b[:, :-1]
-    borders[:, :-1] |= a[:, :-1] & b[:, 1:]
-    return borders
+class _Borders(NamedTuple):
+    """Border pixels: their places (flat indices), and the areas whose borders they are on."""
+
+    places: npt.NDArray[np.intp]
+    bits: Bits
 
 
-def _near(bits: Bits, places: npt.NDArray[np.intp], radius: float) -> Bits:
+def _borders(labels: npt.NDArray[np.uint8], inside: Bits, outside: Bits) -> _Borders:
+    """Return the pixels that are in an area and one of their neighbours out of it."""
+    height, width = labels.shape
+    differs = np.zeros(labels.shape, np.bool_)
+    across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
+    for here, difference in (
+        (differs[:, 1:], across),
+        (differs[:, :-1], across),
+        (differs[1:], down),
+        (differs[:-1], down),
+    ):
+        here |= difference
+    places = np.flatnonzero(differs)
+    rows, columns = np.divmod(places, width)
+    flat = labels.ravel()
+    bits = outside.take(flat.take(places - (columns > 0)))
+    bits |= outside.take(flat.take(places + (columns < width - 1)))
+    bits |= outside.take(flat.take(places - width * (rows > 0)))
+    bits |= outside.take(flat.take(places + width * (rows < height - 1)))
+    bits &= inside.take(flat.take(places))
+    is_border = bits != 0
+    return _Borders(places[is_border], bits[is_border])
+
+
+def _near(
+    bits: Bits, places: npt.NDArray[np.intp], radius: float, sought: Bits | None = None
+) -> Bits:
     """Return the OR over the disk around each place (a flat index) of `bits` `[H, W]`.
 
     Row by row of the disk: a run of any length is covered by two runs of a power of two, and those
-    are made for the whole image once.
+    are made for the whole image once. Of what is not `sought` at a place, some may be missing.
     """
     height, width = bits.shape
     reach = int(radius)
@@ -116,17 +139,21 @@ def _near(bits: Bits, places: npt.NDArray[np.intp], radius: float) -> Bits:
     runs[0].reshape(-1, stride)[reach : reach + height, reach : reach + width] = bits
     while 1 << len(runs) <= 2 * reach + 1:
         step = 1 << (len(runs) - 1)
-        longer = runs[-1].copy()
-        longer[:-step] |= runs[-1][step:]
+        longer = np.empty_like(runs[-1])
+        np.bitwise_or(runs[-1][:-step], runs[-1][step:], out=longer[:-step])
+        longer[-step:] = runs[-1][-step:]
         runs.append(longer)
     rows, columns = np.divmod(places, width)
     centers = (rows + reach) * stride + columns + reach
     near = np.zeros(len(places), bits.dtype)
-    for dy in range(-reach, reach + 1):
+    left = np.arange(len(places))
+    for number, dy in enumerate(sorted(range(-reach, reach + 1), key=abs)):
         half = math.isqrt(int(radius**2 - dy**2))
         length = 2 * half + 1
         size = length.bit_length() - 1
         first = centers + (dy * stride - half)
-        near |= runs[size].take(first)
-        near |= runs[size].take(first + (length - (1 << size)))
+        near[left] |= runs[size].take(first) | runs[size].take(first + (length - (1 << size)))
+        if sought is not None and number % 4 == 0:
+            left = left[sought[left] & ~near[left] != 0]
+            centers = (rows[left] + reach) * stride + columns[left] + reach
     return near

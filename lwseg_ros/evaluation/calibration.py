@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.evaluation.metrics import pair_counts
+
 BINS = 15
 """Bins of equal width; 15 as Guo et al. have, and 255 = 15 x 17."""
 
@@ -24,13 +26,13 @@ class Calibration:
     def __init__(self) -> None:
         self.counts = np.zeros((3, BINS), np.int64)
 
-    def update(self, confidence: npt.NDArray[np.uint8], right: npt.NDArray[np.bool_]) -> None:
-        """Add labelled pixels: 255 times their confidence, uint8 `[n]`, and whether each is right.
+    def update(self, confidence: npt.NDArray[np.uint8], right: npt.NDArray[Any]) -> None:
+        """Add pixels: 255 times their confidence, uint8, and whether each is right, bool or uint8.
 
-        A pixel of confidence c is in bin floor(15 c / 255), the last bin has c = 255 too.
+        Both are of one shape; a pixel whose `right` is neither 0 nor 1 is not counted. One of
+        confidence c is in bin floor(15 c / 255), the last bin has c = 255 too.
         """
-        both = confidence + right.astype(np.uint16) * 256
-        wrong, hits = np.bincount(both, minlength=512).reshape(2, 256)
+        wrong, hits = pair_counts(right.view(np.uint8), confidence)[:2]
         pixels = wrong + hits
         for counts, row in zip(self.counts, (pixels, hits, pixels * np.arange(256)), strict=True):
             np.add.at(counts, _BIN_OF, row)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -119,7 +120,9 @@ class Comparison:
 
     def in_common_space(self, truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
         """Return both label images in the space of the comparison, `space`."""
-        return self._truth_table.take(truth), self._prediction_table.take(prediction)
+        true: Any = cv2.LUT(truth, self._truth_table)
+        predicted: Any = cv2.LUT(prediction, self._prediction_table)
+        return true, predicted
 
     def measure(self, truth: Labels, segmentation: Segmentation) -> Accuracy:
         """Return the accuracy of one image; truth uint8 `[H, W]` in its own space."""
@@ -127,10 +130,9 @@ class Comparison:
         one = Accuracy(self.space)
         one.confusion.update(truth, prediction)
         one.boundary.update(truth, prediction)
-        labelled = one.confusion.labelled(truth)
-        one.calibration.update(
-            segmentation.confidence[labelled], truth[labelled] == prediction[labelled]
-        )
+        right = (truth == prediction).view(np.uint8)
+        right |= (~one.confusion.labelled(truth)).view(np.uint8) << 1
+        one.calibration.update(segmentation.confidence, right)
         return one
 
     def update(self, truth: Labels, segmentation: Segmentation) -> dict[str, float | None]:

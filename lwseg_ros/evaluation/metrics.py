@@ -1,9 +1,10 @@
-"""Segmentation metrics from one confusion matrix, with NumPy only."""
+"""Segmentation metrics from one confusion matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -26,14 +27,10 @@ class ConfusionMatrix:
         if truth.shape != prediction.shape:
             raise ValueError(f'truth is {truth.shape}, prediction is {prediction.shape}')
         n = self.num_classes
-        ids = np.arange(256)
-        # One number for each pair of labels; truth that does not count gets a row of its own.
-        rows = np.where((ids < n) & (ids != IGNORE_ID), ids, n).astype(np.uint16) * (n + 1)
-        columns = np.minimum(ids, n).astype(np.uint16)
-        pairs = rows.take(truth)
-        pairs += columns.take(prediction)
-        counts = np.bincount(pairs.ravel(), minlength=(n + 1) ** 2)
-        self.counts += counts[: n * (n + 1)].reshape(n, n + 1)
+        counts = pair_counts(truth, prediction)
+        counts[IGNORE_ID] = 0
+        self.counts[:, :n] += counts[:n, :n]
+        self.counts[:, n] += counts[:n, n:].sum(1)
 
     def labelled(self, truth: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """Return which pixels of a true label image count: not 255, not outside the classes."""
@@ -87,6 +84,19 @@ class ConfusionMatrix:
 
     def _predicted(self) -> npt.NDArray[np.int64]:
         return np.asarray(self.counts[:, : self.num_classes].sum(0))
+
+
+def pair_counts(
+    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
+    """Return how many pixels have each pair of values in two planes, int64 `[256, 256]`."""
+    planes = first.reshape(-1), second.reshape(-1)
+    counts = np.zeros((256, 256), np.int64)
+    # OpenCV counts five times as fast as NumPy, but gives 32-bit floats, whole up to 2^24.
+    for start in range(0, first.size, 1 << 24):
+        part = [plane[start : start + (1 << 24)] for plane in planes]
+        counts += cv2.calcHist(part, [0, 1], None, [256, 256], [0, 256, 0, 256]).astype(np.int64)
+    return counts
 
 
 def figure(value: float) -> float | None:
