@@ -86,6 +86,8 @@ ENCODINGS: dict[str, Encoding] = {
 _BIG_ENDIAN = {**ENCODINGS, 'mono16': _GRAY16_BIG, '16UC1': _GRAY16_BIG}
 
 MAX_COMPRESSED_PIXELS = 100_000_000
+_READ_RGB: int | None = getattr(cv2, 'IMREAD_COLOR_RGB', None)
+"""What decodes to RGB at once, not by way of BGR, from OpenCV 4.11 on."""
 
 
 def image_from_message(msg: Any) -> Image:
@@ -184,14 +186,17 @@ def _compressed_image(msg: Any) -> Image:
             f'data tells of {width}x{height} pixels in {len(data)} bytes: not a camera image'
         )
     # The mask lies over the pixels as they are stored, so an EXIF rotation is not applied.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    order = cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB
+    flags = order | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         picture = None
     if picture is None:
         raise FrameError(f'{about} cannot be decoded')
-    rgb: Image = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
+    if _READ_RGB is None:
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
+    rgb: Image = picture
     return rgb
 
 
