@@ -191,6 +191,19 @@ def test_a_stopped_node_gives_its_shared_memory_back(start):
     driver = Driver()
     node = start()
     driver.spin_until(lambda: driver.diagnostics, 'the node at work')
+    _stop_without_segments(driver, node)
+
+
+def test_a_node_stopped_while_it_configures_gives_its_shared_memory_back(start):
+    driver = Driver()
+    node = start(model__warmup_iterations=1000, model__input_size='2500x2000')
+    driver.spin_until(lambda: 'model tiny runs on' in node.log, 'the node warming up')
+    _stop_without_segments(driver, node)
+    assert node.process.returncode == 0
+    assert 'Traceback' not in node.log
+
+
+def _stop_without_segments(driver, node):
     mapped = Path('/proc', str(node.process.pid), 'maps').read_text(encoding='utf-8').split()
     mapped = [word for word in mapped if word.startswith('/dev/shm/fastrtps_')]
     if not mapped:

@@ -7,6 +7,7 @@ wait, one of each camera (frame_slot.py), for the worker's thread: it decodes, i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -285,8 +286,13 @@ def main(args: list[str] | None = None) -> int:
         if executor is not None:
             executor.wake()
 
-    with StopSignals(ask_to_stop):
-        node = None
+    def leave_graph() -> None:
+        with contextlib.suppress(Exception):  # the main thread may be leaving, too
+            if node is not None:
+                node.destroy_node()
+
+    node: SegmentationNode | None = None
+    with StopSignals(ask_to_stop, leave_graph):
         try:
             rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
             executor = SingleThreadedExecutor()

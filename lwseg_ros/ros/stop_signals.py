@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 GRACE_S = 0.6
+CLEAN_UP_S = 0.3
 
 
 class StopSignals:
@@ -18,11 +19,12 @@ class StopSignals:
 
     Python runs signal handlers in the main thread only, which may sit in a library for seconds
     (building or running a model). A process that has not left the context after the grace period
-    is ended hard, with exit status 0: it was asked to stop.
+    is ended hard, after `clean_up` in another thread, with exit status 0: it was asked to stop.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], clean_up: Callable[[], None]) -> None:
         self._stop = stop
+        self._clean_up = threading.Thread(target=clean_up, name='clean up', daemon=True)
         self._left = threading.Event()
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -56,5 +58,7 @@ class StopSignals:
             return
         self._stop()
         if not self._left.wait(GRACE_S):
+            self._clean_up.start()
+            self._clean_up.join(CLEAN_UP_S)
             sys.stderr.flush()
             os._exit(0)
