@@ -23,7 +23,8 @@ from lwseg_ros.demo.drive import GeneratedDrive
 from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
 from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
 from lwseg_ros.evaluation.recording import Recording
-from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.evaluation.replay import evaluate_bag
+from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.image_messages import image_from_message
 

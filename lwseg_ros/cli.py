@@ -272,8 +272,8 @@ def bag_evaluate(
     ] = False,
 ) -> None:
     """Evaluate a model on every image of recorded drives; docs/replay.md tells what comes out."""
-    from lwseg_ros.evaluation.replay import Settings
     from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
+    from lwseg_ros.evaluation.replay_settings import Settings
 
     settings = Settings(
         model=model,
@@ -319,8 +319,8 @@ def bag_compare(
     ] = None,
 ) -> None:
     """Show what is better and what worse in B than in A, and what may be chance."""
-    from lwseg_ros.evaluation.replay import write_json
     from lwseg_ros.evaluation.replay_compare import compare, print_comparison, read_result
+    from lwseg_ros.evaluation.replay_result import write_json
 
     comparison = compare(read_result(a), read_result(b))
     if json_ is not None:

@@ -12,6 +12,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.label_space import LabelSpace
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -141,3 +142,16 @@ def truth_rows(numbers: range | list[int], topic: str = '/labels', late_ns: int 
 def by_time(*rows: list[Row]) -> list[Row]:
     """Return all rows in the order of their recording."""
     return sorted((row for some in rows for row in some), key=lambda row: row[1])
+
+
+def quick_settings(tiny_model: Path, **changes: Any) -> Settings:
+    """Return the settings of an evaluation against `truth_rows` that writes figures only."""
+    return Settings(
+        model=str(tiny_model),
+        precision='fp32',
+        truth_topics=('/labels',),
+        truth_space='camvid',
+        mcap=False,
+        video=False,
+        **changes,
+    )

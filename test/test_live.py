@@ -170,8 +170,8 @@ def test_an_evaluation_with_a_live_replay(tiny_model: Path, tmp_path: Path) -> N
     pytest.importorskip('jinja2')
     from rich.console import Console
 
-    from lwseg_ros.evaluation.replay import Settings
     from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
+    from lwseg_ros.evaluation.replay_settings import Settings
 
     bags = [write_bag(tmp_path / name, 12) for name in ('one', 'two')]
     settings = Settings(model=str(tiny_model), mcap=False, video=False)

@@ -11,17 +11,18 @@ import pytest
 
 pytest.importorskip('rosbags')
 
-from bags_for_tests import by_time, camera_rows, truth_rows, write_ros2
+from bags_for_tests import by_time, camera_rows, quick_settings, truth_rows, write_ros2
 from models_for_tests import tiny_info, tiny_network
 from rich.console import Console
 from typer.testing import CliRunner
 
 from lwseg_ros.cli import app
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.evaluation.replay import evaluate_bag
 from lwseg_ros.evaluation.replay_checks import check, parse_conditions
 from lwseg_ros.evaluation.replay_compare import compare, print_comparison, read_result
 from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
+from lwseg_ros.evaluation.replay_settings import Settings
 
 COUNT = 60
 
@@ -34,15 +35,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def settings(tiny_model: Path) -> Settings:
-    return Settings(
-        model=str(tiny_model),
-        precision='fp32',
-        truth_topics=('/labels',),
-        truth_space='camvid',
-        block_seconds=0.5,
-        mcap=False,
-        video=False,
-    )
+    return quick_settings(tiny_model, block_seconds=0.5)
 
 
 @pytest.fixture(scope='module')

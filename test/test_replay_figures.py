@@ -14,7 +14,7 @@ pytest.importorskip('rosbags')
 from bags_for_tests import by_time, camera_rows, stamp, truth_rows, write_ros2
 
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.evaluation.replay import evaluate_bag
 from lwseg_ros.evaluation.replay_figures import (
     BlockBuilder,
     Layout,
@@ -23,6 +23,7 @@ from lwseg_ros.evaluation.replay_figures import (
     part,
 )
 from lwseg_ros.evaluation.replay_result import ACCURACY_FIGURES, FIGURES, Block
+from lwseg_ros.evaluation.replay_settings import Settings
 
 
 def blocks(shares: list[float], pixels: int = 1000) -> list[Block]:

@@ -19,11 +19,10 @@ import pytest
 
 pytest.importorskip('rosbags')
 
-from bags_for_tests import by_time, camera_rows, truth_rows, write_ros2
+from bags_for_tests import by_time, camera_rows, quick_settings, truth_rows, write_ros2
 from rich.console import Console
 
 from lwseg_ros.errors import DataError, LwsegError, ModelError
-from lwseg_ros.evaluation.replay import Settings
 from lwseg_ros.evaluation.replay_fleet import (
     ATTEMPTS,
     Task,
@@ -32,20 +31,14 @@ from lwseg_ros.evaluation.replay_fleet import (
     run_on_ray,
 )
 from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
+from lwseg_ros.evaluation.replay_settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def settings(tiny_model: Path) -> Settings:
-    return Settings(
-        model=str(tiny_model),
-        precision='fp32',
-        truth_topics=('/labels',),
-        truth_space='camvid',
-        mcap=False,
-        video=False,
-    )
+    return quick_settings(tiny_model)
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ from rosbags.rosbag2 import StoragePlugin
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.recording import Recording
-from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.evaluation.replay import evaluate_bag
+from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.ros.image_messages import image_from_message
 
 COUNT = 45

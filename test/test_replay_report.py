@@ -16,15 +16,25 @@ pytest.importorskip('rosbags')
 pytest.importorskip('jinja2')
 pytest.importorskip('matplotlib')
 
-from bags_for_tests import by_time, camera_rows, compressed, painted, stamp, truth_rows, write_ros2
+from bags_for_tests import (
+    by_time,
+    camera_rows,
+    compressed,
+    painted,
+    quick_settings,
+    stamp,
+    truth_rows,
+    write_ros2,
+)
 from rich.console import Console
 
 from lwseg_ros.evaluation import replay_report
-from lwseg_ros.evaluation.replay import Settings, evaluate_bag
+from lwseg_ros.evaluation.replay import evaluate_bag
 from lwseg_ros.evaluation.replay_figures import merge
 from lwseg_ros.evaluation.replay_plots import MAX_POINTS, Row, plot_rows
 from lwseg_ros.evaluation.replay_report import write_report
 from lwseg_ros.evaluation.replay_run import Evaluated, RunOptions, evaluate_bags
+from lwseg_ros.evaluation.replay_settings import Settings
 
 VOID = {'meta', 'img', 'br', 'hr', 'link', 'input'}
 
@@ -62,15 +72,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def settings(tiny_model: Path) -> Settings:
-    return Settings(
-        model=str(tiny_model),
-        precision='fp32',
-        truth_topics=('/labels',),
-        truth_space='camvid',
-        block_seconds=0.5,
-        mcap=False,
-        video=False,
-    )
+    return quick_settings(tiny_model, block_seconds=0.5)
 
 
 def evaluate(bags: list[Path], out: Path, settings: Settings, *fail_if: str) -> Evaluated:

@@ -8,39 +8,23 @@ where that is more a second.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import time
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypeVar
+from typing import TextIO
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from lwseg_ros import __version__
-from lwseg_ros.errors import DataError, FrameError, InferenceError, LwsegError
-from lwseg_ros.evaluation.bag import BagTopic
-from lwseg_ros.evaluation.evaluate import Comparison
-from lwseg_ros.evaluation.messages import header, stamp_of
-from lwseg_ros.evaluation.recording import Index, RawMessage, Recording, bag_files, in_order
-from lwseg_ros.evaluation.replay_figures import (
-    BlockBuilder,
-    Layout,
-    accuracy_counts,
-    by_topic,
-    empty_counts,
-    look_first,
-    part,
-)
+from lwseg_ros.errors import DataError, LwsegError
+from lwseg_ros.evaluation.replay_counts import FrameCounter
+from lwseg_ros.evaluation.replay_figures import BlockBuilder, by_topic, look_first, part
+from lwseg_ros.evaluation.replay_frames import Answer, Frame, answers, in_threads
 from lwseg_ros.evaluation.replay_outputs import (
     OtherTopics,
     Pictures,
@@ -50,87 +34,29 @@ from lwseg_ros.evaluation.replay_outputs import (
     draw_overlay,
     pictures_of,
 )
+from lwseg_ros.evaluation.replay_plan import Camera, Plan, make_plan, versions
 from lwseg_ros.evaluation.replay_result import (
     FIGURES,
     FORMAT,
-    AgreementCounts,
+    FRAMES,
+    RESULT,
+    TIMING,
     BagEntry,
     Block,
     BrokenMessage,
     FrameRecord,
-    Model,
     Result,
     Timing,
     TopicEntry,
+    write_json,
 )
-from lwseg_ros.evaluation.replay_truth import (
-    Fetch,
-    Truth,
-    folder_truth,
-    topic_truth,
-    truth_folder,
-    truth_space,
-)
-from lwseg_ros.evaluation.stability import Stability
-from lwseg_ros.inference.model_file import resolve_model, sha256, write_atomically
-from lwseg_ros.inference.segmenter import Segmentation, Segmenter
-from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.evaluation.replay_settings import Models, Settings, open_models
+from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.image_messages import image_from_message
 
-RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'
-AHEAD = 4
-"""How many frames wait before each stage, beyond those that are worked on."""
 MAX_BROKEN = 100
-NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
-"""Image topics of these last names, the node's outputs and truth, are left out unless asked."""
-DEPTH_ENCODINGS = ('16UC1', '32FC1')
-"""Image topics in these are distances and left out, too (REP 118)."""
 
 Progress = Callable[[int, int], None]
-Numbers = npt.NDArray[np.int64]
-T = TypeVar('T')
-R = TypeVar('R')
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is evaluated and how; the words of `lwseg bag evaluate`'s options.
-
-    `truth_topics` are label topics, `CAMERA=LABELS` where several cameras are evaluated.
-    `against` names a second model, or '' for none; with `against_backend` alone it is the first
-    model on another backend.
-    """
-
-    model: str = 'road'
-    backend: str = 'auto'
-    precision: str = 'auto'
-    input_size: str = 'model'
-    threads: int | None = None
-    against: str = ''
-    against_backend: str = ''
-    topics: tuple[str, ...] = ()
-    truth_topics: tuple[str, ...] = ()
-    truth_folder: Path | None = None
-    truth_space: str | None = None
-    truth_tolerance_ms: float = 10.0
-    low_confidence: float = 0.5
-    block_seconds: float = 2.0
-    alpha: float = 0.5
-    mcap: bool = True
-    video: bool = True
-    copy_topics: bool = False
-
-    def configuration(self) -> dict[str, Any]:
-        """Return the settings that a result depends on, as JSON holds them."""
-        values = {name: value for name, value in vars(self).items() if name != 'threads'}
-        folder = self.truth_folder
-        return {
-            **values,
-            'topics': list(self.topics),
-            'truth_topics': list(self.truth_topics),
-            'truth_folder': None if folder is None else str(folder),
-        }
 
 
 def evaluate_bag(
@@ -148,8 +74,8 @@ def evaluate_bag(
     keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(_one_opencv_thread())
-        models = stack.enter_context(_open_models(settings))
-        plan = _plan(bag, folder.name, settings, models)
+        models = stack.enter_context(open_models(settings))
+        plan = make_plan(bag, folder.name, settings, models)
         if (finished := _finished(folder, plan.key)) is not None:
             return finished
         _check_replaceable(folder, bag)
@@ -157,258 +83,20 @@ def evaluate_bag(
             return _Evaluation(plan, models, settings, partial).run(progress)
 
 
-def bag_names(bags: Sequence[Path]) -> list[str]:
-    """Return a folder name for each bag: its own, after those of folders above where needed."""
-    paths = [bag.resolve() for bag in bags]
-    plain = [path if path.is_dir() else path.with_suffix('') for path in paths]
-    for depth in range(1, max((len(path.parts) for path in plain), default=1)):
-        names = ['_'.join(path.parts[-depth:]) for path in plain]
-        if len(set(names)) == len(names):
-            return names
-    raise DataError(f'a bag is given twice: {", ".join(str(bag) for bag in bags)}')
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file of JSON, complete or not at all."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + '\n'
-    write_atomically(path, text.encode())
-
-
-class _Models(NamedTuple):
-    segmenter: Segmenter
-    model: Model
-    against: Segmenter | None
-    against_model: Model | None
-
-
-@contextmanager
-def _open_models(settings: Settings) -> Iterator[_Models]:
-    def load(model: str, backend: str) -> tuple[Segmenter, Model]:
-        segmenter = Segmenter.load(
-            model,
-            backend,
-            precision=settings.precision,
-            input_size=None if settings.input_size == 'model' else settings.input_size,
-            threads=settings.threads,
-            throughput=True,
-        )
-        stack.enter_context(segmenter)
-        segmenter.warm_up(1)
-        path = resolve_model(model)
-        return segmenter, Model(
-            name=segmenter.info.name, sha256=sha256(path), engine=segmenter.description
-        )
-
-    with ExitStack() as stack:
-        first, model = load(settings.model, settings.backend)
-        second = second_model = None
-        if settings.against or settings.against_backend:
-            second, second_model = load(
-                settings.against or settings.model, settings.against_backend or 'auto'
-            )
-        yield _Models(first, model, second, second_model)
-
-
-class _Camera(NamedTuple):
-    """A topic that is evaluated; `numbers` are its messages', in the order of evaluation."""
-
-    topic: BagTopic
-    numbers: npt.NDArray[np.int64]
-    first_ns: int
-    rate_hz: float
-    truth: Truth | None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is known of a bag before its first frame is evaluated."""
-
-    bag: Path
-    name: str
-    recording: Recording
-    index: Index
-    order: npt.NDArray[np.int64]
-    by_stamp: bool
-    cameras: dict[str, _Camera]
-    left_out: list[str]
-    truth_space: LabelSpace | None
-    sha256: str
-    key: str
-
-
-def _plan(bag: Path, name: str, settings: Settings, models: _Models) -> _Plan:
-    recording = Recording(bag)
-    labels = _label_topics(settings.truth_topics)
-    topics, left_out = _choose(recording, settings.topics, set(labels.values()))
-    names = [topic.name for topic in topics]
-    recording.check([*(recording.topics if settings.copy_topics else names), *labels.values()])
-    index = recording.index(names)
-    order, by_stamp = index.order()
-    if not len(order):
-        raise DataError(f'bag {bag} holds no images of {", ".join(names)}')
-    space = None
-    if labels or settings.truth_folder is not None:
-        model_space = models.segmenter.label_space
-        space = truth_space(settings.truth_space, settings.truth_folder, model_space)
-        find_truth = _truth_finder(recording, name, names, labels, space, settings)
-    cameras = {}
-    for topic in topics:
-        numbers = order[index.topics[order] == names.index(topic.name)]
-        if not len(numbers):
-            continue
-        stamps = index.stamps[numbers]
-        truth = None if space is None else find_truth(topic.name, numbers, stamps)
-        cameras[topic.name] = _Camera(topic, numbers, int(stamps.min()), _rate(stamps), truth)
-    digest = _bag_sha256(bag)
-    content = {
-        'bag': digest,
-        'name': name,
-        'models': [models.model, models.against_model],
-        'truth': [c.truth.digest for c in cameras.values() if c.truth],
-        'space': None if space is None else space.to_dict(),
-        'configuration': settings.configuration(),
-        'versions': _versions(),
-    }
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return _Plan(
-        bag, name, recording, index, order, by_stamp, cameras, left_out, space, digest, key
-    )
-
-
-def _choose(
-    recording: Recording, wanted: Sequence[str], labels: set[str]
-) -> tuple[list[BagTopic], list[str]]:
-    """Return the topics to evaluate, and the other image topics."""
-    images = {topic.name: topic for topic in recording.image_topics()}
-    listing = ', '.join(str(topic) for topic in recording.topics.values()) or 'no topics'
-    if wanted:
-        chosen = []
-        for name in wanted:
-            found = images.get(name) or images.get(f'/{name}')
-            if found is None:
-                raise DataError(
-                    f'bag {recording.path} has no image topic {name} with messages: it holds '
-                    f'{listing}'
-                )
-            chosen.append(found)
-    else:
-        chosen = [
-            topic
-            for topic in images.values()
-            if topic.name not in labels
-            and topic.name.removesuffix('/compressed') not in images.keys() - {topic.name}
-            and topic.name.removesuffix('/compressed').split('/')[-1] not in NO_CAMERAS
-            and not _is_depth(recording, topic)
-        ]
-        if not chosen:
-            raise DataError(
-                f'bag {recording.path} has no camera images: it holds {listing}'
-                + (f'; {recording.damage}' if recording.damage else '')
-            )
-    chosen = sorted(set(chosen))
-    names = {topic.name for topic in chosen} | labels
-    return chosen, sorted(images.keys() - names)
-
-
-def _is_depth(recording: Recording, topic: BagTopic) -> bool:
-    """Tell by its first message whether a topic carries distances (REP 118) and no picture."""
-    if topic.name.endswith('/compressedDepth'):
-        return True
-    try:
-        message = recording.decode(next(recording.messages([topic.name])))
-    except Exception:  # whatever is wrong with it is told when it is evaluated
-        return False
-    return getattr(message, 'encoding', '') in DEPTH_ENCODINGS
-
-
-def _label_topics(given: Sequence[str]) -> dict[str, str]:
-    """Return label topics by camera topic; '' for one that names no camera."""
-    labels = {}
-    for entry in given:
-        camera, _, topic = entry.rpartition('=')
-        labels[camera and '/' + camera.strip('/')] = '/' + topic.strip('/')
-    return labels
-
-
-def _truth_finder(
-    recording: Recording,
-    bag: str,
-    topics: Sequence[str],
-    labels: Mapping[str, str],
-    space: LabelSpace,
-    settings: Settings,
-) -> Callable[[str, Numbers, Numbers], Truth | None]:
-    """Return what finds the truth of a topic's messages, given by numbers and stamps."""
-    tolerance_ns = round(settings.truth_tolerance_ms * 1e6)
-    if '' in labels and len(topics) > 1:
-        raise DataError(
-            f'label topic {labels[""]} belongs to one of several cameras: say to which, '
-            f'{topics[0]}={labels[""]}, or choose one with --topic'
-        )
-    unknown = labels.keys() - {'', *topics}
-    if unknown:
-        raise DataError(
-            f'truth is given for {", ".join(sorted(unknown))}, which is not evaluated: only '
-            f'{", ".join(topics)}'
-        )
-
-    def find(topic: str, numbers: Numbers, stamps: Numbers) -> Truth | None:
-        label_topic = labels.get(topic, labels.get(''))
-        if label_topic is not None:
-            return topic_truth(recording, label_topic, numbers, stamps, tolerance_ns)
-        if settings.truth_folder is not None:
-            folder = truth_folder(settings.truth_folder, bag, topic, topics)
-            return folder_truth(folder, space, numbers, stamps, tolerance_ns)
-        return None
-
-    return find
-
-
-class _Frame(NamedTuple):
-    """One message, decoded; `image` is None if it is broken, then `error` says why."""
-
-    number: int
-    message: RawMessage
-    header: Any
-    image: npt.NDArray[np.uint8] | None
-    truth: npt.NDArray[np.uint8] | None
-    error: str
-    truth_error: str
-    decode_ms: float
-
-
-class _Answer(NamedTuple):
-    frame: _Frame
-    segmentation: Segmentation | None
-    against: Segmentation | None
-    error: str
-    infer_ms: float
-
-
 class _Evaluation:
     """The evaluation of one bag into a folder; `run` it once."""
 
-    def __init__(self, plan: _Plan, models: _Models, settings: Settings, folder: Path) -> None:
+    def __init__(self, plan: Plan, models: Models, settings: Settings, folder: Path) -> None:
         self._plan, self._models, self._settings, self._folder = plan, models, settings, folder
-        space = models.segmenter.label_space
-        self._palette = space.palette
-        self._comparison = None
-        if plan.truth_space is not None:
-            self._comparison = Comparison(space, plan.truth_space)
-        self._layout = Layout(self._comparison.space if self._comparison else None)
-        self._against = None
-        if models.against is not None:
-            self._against = Comparison(space, models.against.label_space)
+        self._counter = FrameCounter(plan, models, settings.low_confidence)
+        self._palette = models.segmenter.label_space.palette
         self._blocks = {
             topic: BlockBuilder(
-                plan.name, topic, camera.first_ns, settings.block_seconds, self._layout
+                plan.name, topic, camera.first_ns, settings.block_seconds, self._counter.layout
             )
             for topic, camera in plan.cameras.items()
         }
-        self._stability = {topic: Stability() for topic in plan.cameras}
         self._indices = dict.fromkeys(plan.cameras, 0)
-        segmenters = [s for s in (models.segmenter, models.against) if s is not None]
-        self._streams = min(segmenter.streams for segmenter in segmenters)
         self._broken: list[BrokenMessage] = []
         self._broken_counts = dict.fromkeys(plan.cameras, 0)
         self._frames = dict.fromkeys(plan.cameras, 0)
@@ -435,12 +123,10 @@ class _Evaluation:
             outputs = [output for output in (self._bag, self._videos) if output is not None]
             for output in outputs:
                 stack.callback(output.abort)
-            messages = self._messages()
             try:
                 with (
-                    _in_threads(2, self._decode, messages) as frames,
-                    _in_threads(self._streams, self._answer, frames) as answers,
-                    _in_threads(1, self._measure, answers) as measured,
+                    answers(plan, self._models) as answered,
+                    in_threads(1, self._measure, answered) as measured,
                 ):
                     for done, _ in enumerate(measured, 1):
                         if progress is not None:
@@ -458,53 +144,7 @@ class _Evaluation:
         write_json(self._folder / RESULT, result)
         return result
 
-    def _messages(self) -> Iterator[tuple[int, RawMessage, Fetch | None]]:
-        """Yield the messages in the order of evaluation, with what reads their truth."""
-        plan = self._plan
-        messages = plan.recording.messages(list(plan.cameras))
-        for number, message in in_order(messages, plan.order):
-            truth = plan.cameras[message.topic].truth
-            fetch = truth.labels() if truth is not None and number in truth.frames else None
-            yield number, message, fetch
-
-    def _decode(self, item: tuple[int, RawMessage, Fetch | None]) -> _Frame:
-        number, message, fetch = item
-        started = time.perf_counter()
-        head = image = truth = None
-        error = truth_error = ''
-        try:
-            decoded = self._plan.recording.decode(message)
-            head = header(stamp_of(decoded), decoded.header.frame_id)
-            image = image_from_message(decoded)
-        except FrameError as problem:
-            error = str(problem)
-        if fetch is not None and image is not None:
-            try:
-                truth = fetch()
-                if truth.shape != image.shape[:2]:
-                    raise FrameError(
-                        f'truth has {truth.shape[1]}x{truth.shape[0]} pixels, its image '
-                        f'{image.shape[1]}x{image.shape[0]}'
-                    )
-            except FrameError as problem:
-                truth, truth_error = None, str(problem)
-        elapsed = 1e3 * (time.perf_counter() - started)
-        return _Frame(number, message, head, image, truth, error, truth_error, elapsed)
-
-    def _answer(self, frame: _Frame) -> _Answer:
-        if frame.image is None:
-            return _Answer(frame, None, None, frame.error, 0.0)
-        try:
-            started = time.perf_counter()
-            segmentation = self._models.segmenter(frame.image)
-            elapsed = 1e3 * (time.perf_counter() - started)
-            against = self._models.against
-            second = None if against is None else against(frame.image)
-        except InferenceError as problem:
-            return _Answer(frame, None, None, str(problem), 0.0)
-        return _Answer(frame, segmentation, second, '', elapsed)
-
-    def _measure(self, answer: _Answer) -> None:
+    def _measure(self, answer: Answer) -> None:
         """Count a frame and write what is made of it; called for one frame after the other."""
         started = time.perf_counter()
         frame, segmentation = answer.frame, answer.segmentation
@@ -525,8 +165,8 @@ class _Evaluation:
             return
         self._stamps = [*self._stamps[:1], stamp_ns]
         self._frames[topic] += 1
-        vector, moved = self._count(frame, segmentation, answer.against, stamp_ns)
-        figures = self._layout.figures(vector)
+        vector, moved = self._counter.count(answer, stamp_ns)
+        figures = self._counter.layout.figures(vector)
         record = _record(frame, index, stamp_ns, figures, moved, None)
         self._write_record(record)
         blocks = self._blocks[topic]
@@ -537,40 +177,9 @@ class _Evaluation:
         self._times['measure'].append(1e3 * (time.perf_counter() - started))
         self._infer_ms[topic].append(answer.infer_ms)
 
-    def _count(
-        self,
-        frame: _Frame,
-        segmentation: Segmentation,
-        against: Segmentation | None,
-        stamp_ns: int,
-    ) -> tuple[npt.NDArray[np.int64], float | None]:
-        """Return the counts of a frame, and the motion since the one before."""
-        assert frame.image is not None
-        confidence = segmentation.confidence
-        level = 255 * self._settings.low_confidence
-        counts = empty_counts()
-        counts['frames'] = 1
-        counts['pixels'] = confidence.size
-        counts['confidence_sum'] = int(cv2.sumElems(confidence)[0])
-        counts['low_confidence'] = int(np.count_nonzero(confidence < level))
-        counts['drivable'] = cv2.countNonZero(segmentation.drivable)
-        change = self._stability[frame.message.topic].update(frame.image, segmentation, stamp_ns)
-        if change is not None:
-            counts['compared'], counts['changed'] = change.compared, change.changed
-            counts['drivable_both'] = change.drivable_both
-            counts['drivable_either'] = change.drivable_either
-        if self._comparison is not None and frame.truth is not None:
-            counts['frames_with_truth'] = 1
-            counts['accuracy'] = accuracy_counts(
-                self._comparison.measure(frame.truth, segmentation)
-            )
-        if against is not None and self._against is not None:
-            counts['agreement'] = _agreement(self._against, segmentation, against)
-        return self._layout.vector(counts), None if change is None else change.moved
-
     def _show(
         self,
-        frame: _Frame,
+        frame: Frame,
         segmentation: Segmentation,
         reasons: Mapping[str, float],
         blocks: BlockBuilder,
@@ -581,15 +190,15 @@ class _Evaluation:
             return
         painted = draw_overlay(frame.image, segmentation, self._palette, self._settings.alpha)
         truth = frame.truth
-        if truth is not None and self._comparison is not None:
-            truth, _ = self._comparison.in_common_space(truth, segmentation.labels)
+        if truth is not None and self._counter.comparison is not None:
+            truth, _ = self._counter.comparison.in_common_space(truth, segmentation.labels)
         message = frame.message
         shown = Shown(message, frame.header, frame.image, segmentation, painted, truth)
         if self._bag is not None:
             self._bag.add(shown, self._plan.recording.as_ros2(message))
         if self._videos is not None:
             self._videos.add(message.topic, painted)
-        space = self._layout.space
+        space = self._counter.layout.space
         truth_palette = self._palette if space is None else space.palette
         self._pictures.offer(
             reasons,
@@ -618,14 +227,14 @@ class _Evaluation:
         blocks: list[Block] = [
             block for builder in self._blocks.values() for block in builder.finish()
         ]
-        space = self._layout.space
+        space = self._counter.layout.space
         overall = part(blocks, space)
         recording = plan.recording
         return Result(
             format=FORMAT,
             model=models.model,
             against=models.against_model,
-            versions=_versions(),
+            versions=versions(),
             configuration=self._settings.configuration(),
             label_space=models.segmenter.label_space.to_dict(),
             comparison_space=None if space is None else space.to_dict(),
@@ -657,7 +266,7 @@ class _Evaluation:
             blocks=blocks,
         )
 
-    def _topic_entry(self, camera: _Camera) -> TopicEntry:
+    def _topic_entry(self, camera: Camera) -> TopicEntry:
         index, topic = self._plan.index, camera.topic
         recorded = index.stamps[index.of(topic.name)]
         return TopicEntry(
@@ -699,7 +308,7 @@ class _Evaluation:
 
 
 def _record(
-    frame: _Frame,
+    frame: Frame,
     index: int,
     stamp_ns: int,
     figures: dict[str, float | None] | None,
@@ -719,50 +328,6 @@ def _record(
         figures=dict.fromkeys(FIGURES) if figures is None else figures,
         moved=moved,
     )
-
-
-def _agreement(
-    comparison: Comparison, first: Segmentation, second: Segmentation
-) -> AgreementCounts:
-    others, mine = comparison.in_common_space(second.labels, first.labels)
-    labelled = (others != IGNORE_ID) & (mine != IGNORE_ID)
-    both = cv2.countNonZero(first.drivable & second.drivable)
-    return AgreementCounts(
-        pixels=int(np.count_nonzero(labelled)),
-        equal=int(np.count_nonzero((others == mine) & labelled)),
-        drivable_both=both,
-        drivable_either=cv2.countNonZero(first.drivable | second.drivable),
-    )
-
-
-@contextmanager
-def _in_threads(threads: int, work: Callable[[T], R], items: Iterator[T]) -> Iterator[Iterator[R]]:
-    """Give `work(item)` of each item in order, done by threads before it is asked for.
-
-    At the end what has begun is completed, and nothing else is begun.
-    """
-    end: Any = object()
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(1) as taker, ThreadPoolExecutor(threads) as workers:
-
-        def begin() -> None:
-            taken = taker.submit(next, items, end)
-            waiting.append(
-                workers.submit(lambda: end if (item := taken.result()) is end else work(item))
-            )
-
-        def results() -> Iterator[R]:
-            for _ in range(threads + AHEAD):
-                begin()
-            while (result := waiting.popleft().result()) is not end:
-                begin()
-                yield result
-
-        try:
-            yield results()
-        finally:
-            for pool in (workers, taker):
-                pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
@@ -818,32 +383,3 @@ def _check_replaceable(folder: Path, bag: Path) -> None:
         raise LwsegError(
             f'{folder} holds something else than the result of an evaluation: choose another --out'
         )
-
-
-def _bag_sha256(bag: Path) -> str:
-    """Return the SHA-256 of a bag's file, or of the list of a folder's files and theirs."""
-    if not bag.is_dir():
-        return sha256(bag)
-    digest = hashlib.sha256()
-    metadata = bag / 'metadata.yaml'
-    for file in (*bag_files(bag), *([metadata] if metadata.exists() else [])):
-        digest.update(f'{file.name} {sha256(file)}\n'.encode())
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        'lwseg': __version__,
-        'numpy': np.__version__,
-        'opencv': cv2.__version__,
-        'rosbags': version('rosbags'),
-    }
-
-
-def _rate(stamps: npt.NDArray[np.int64]) -> float:
-    """Return the usual rate of a camera in Hz, 10 if it cannot be told."""
-    periods = np.diff(stamps)
-    periods = periods[periods > 0]
-    return float(np.clip(1e9 / np.median(periods), 1, 240)) if len(periods) else 10.0

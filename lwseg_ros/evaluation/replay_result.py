@@ -16,9 +16,15 @@ putting their blocks together, and two results are compared block by block.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypedDict
 
+from lwseg_ros.inference.model_file import write_atomically
+
 FORMAT = 'lwseg replay 1'
+RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'
 
 ACCURACY_FIGURES = (
     *('miou', 'drivable_iou', 'false_drivable_rate', 'missed_drivable_rate', 'pixel_accuracy'),
@@ -276,3 +282,9 @@ class Timing(TypedDict):
     """By stage (decode, infer, measure): p50, p95, p99, max, mean."""
     infer_ms: dict[str, list[float]]
     """By topic."""
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of JSON, complete or not at all."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + '\n'
+    write_atomically(path, text.encode())

@@ -22,11 +22,11 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay import RESULT, Settings, bag_names, write_json
 from lwseg_ros.evaluation.replay_checks import Check, Condition, check, parse_conditions
 from lwseg_ros.evaluation.replay_figures import merge
 from lwseg_ros.evaluation.replay_fleet import Task, run_here, run_in_processes, run_on_ray
-from lwseg_ros.evaluation.replay_result import Failure, Figure, Result
+from lwseg_ros.evaluation.replay_result import RESULT, Failure, Figure, Result, write_json
+from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.inference.model_file import find_model
 from lwseg_ros.label_space import LabelSpace
 
@@ -105,6 +105,17 @@ def evaluate_bags(
         _print_live(live, console)
     console.print(f'results are in {out}', highlight=False)
     return Evaluated(result, live, checks, interrupted)
+
+
+def bag_names(bags: Sequence[Path]) -> list[str]:
+    """Return a folder name for each bag: its own, after those of folders above where needed."""
+    paths = [bag.resolve() for bag in bags]
+    plain = [path if path.is_dir() else path.with_suffix('') for path in paths]
+    for depth in range(1, max((len(path.parts) for path in plain), default=1)):
+        names = ['_'.join(path.parts[-depth:]) for path in plain]
+        if len(set(names)) == len(names):
+            return names
+    raise DataError(f'a bag is given twice: {", ".join(str(bag) for bag in bags)}')
 
 
 def _prepare(settings: Settings, options: RunOptions) -> list[Condition]:

@@ -1,0 +1,225 @@
+"""What is known of a bag before its first frame is evaluated: cameras, order, truth, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lwseg_ros import __version__
+from lwseg_ros.errors import DataError
+from lwseg_ros.evaluation.bag import BagTopic
+from lwseg_ros.evaluation.recording import Index, Recording, bag_files
+from lwseg_ros.evaluation.replay_settings import Models, Settings
+from lwseg_ros.evaluation.replay_truth import (
+    Truth,
+    folder_truth,
+    topic_truth,
+    truth_folder,
+    truth_space,
+)
+from lwseg_ros.inference.model_file import sha256
+from lwseg_ros.label_space import LabelSpace
+
+NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
+"""Image topics of these last names, the node's outputs and truth, are left out unless asked."""
+DEPTH_ENCODINGS = ('16UC1', '32FC1')
+"""Image topics in these are distances and left out, too (REP 118)."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Camera(NamedTuple):
+    """A topic that is evaluated; `numbers` are its messages', in the order of evaluation."""
+
+    topic: BagTopic
+    numbers: npt.NDArray[np.int64]
+    first_ns: int
+    rate_hz: float
+    truth: Truth | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a bag before its first frame is evaluated."""
+
+    bag: Path
+    name: str
+    recording: Recording
+    index: Index
+    order: npt.NDArray[np.int64]
+    by_stamp: bool
+    cameras: dict[str, Camera]
+    left_out: list[str]
+    truth_space: LabelSpace | None
+    sha256: str
+    key: str
+
+
+def make_plan(bag: Path, name: str, settings: Settings, models: Models) -> Plan:
+    """Look at a bag; DataError if it or its truth cannot be used.
+
+    `name` is that of its folder, which chooses among folders of truth.
+    """
+    recording = Recording(bag)
+    labels = _label_topics(settings.truth_topics)
+    topics, left_out = _choose(recording, settings.topics, set(labels.values()))
+    names = [topic.name for topic in topics]
+    recording.check([*(recording.topics if settings.copy_topics else names), *labels.values()])
+    index = recording.index(names)
+    order, by_stamp = index.order()
+    if not len(order):
+        raise DataError(f'bag {bag} holds no images of {", ".join(names)}')
+    space = None
+    if labels or settings.truth_folder is not None:
+        model_space = models.segmenter.label_space
+        space = truth_space(settings.truth_space, settings.truth_folder, model_space)
+        find_truth = _truth_finder(recording, name, names, labels, space, settings)
+    cameras = {}
+    for topic in topics:
+        numbers = order[index.topics[order] == names.index(topic.name)]
+        if not len(numbers):
+            continue
+        stamps = index.stamps[numbers]
+        truth = None if space is None else find_truth(topic.name, numbers, stamps)
+        cameras[topic.name] = Camera(topic, numbers, int(stamps.min()), _rate(stamps), truth)
+    digest = _bag_sha256(bag)
+    content = {
+        'bag': digest,
+        'name': name,
+        'models': [models.model, models.against_model],
+        'truth': [c.truth.digest for c in cameras.values() if c.truth],
+        'space': None if space is None else space.to_dict(),
+        'configuration': settings.configuration(),
+        'versions': versions(),
+    }
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Plan(
+        bag, name, recording, index, order, by_stamp, cameras, left_out, space, digest, key
+    )
+
+
+def _choose(
+    recording: Recording, wanted: Sequence[str], labels: set[str]
+) -> tuple[list[BagTopic], list[str]]:
+    """Return the topics to evaluate, and the other image topics."""
+    images = {topic.name: topic for topic in recording.image_topics()}
+    listing = ', '.join(str(topic) for topic in recording.topics.values()) or 'no topics'
+    if wanted:
+        chosen = []
+        for name in wanted:
+            found = images.get(name) or images.get(f'/{name}')
+            if found is None:
+                raise DataError(
+                    f'bag {recording.path} has no image topic {name} with messages: it holds '
+                    f'{listing}'
+                )
+            chosen.append(found)
+    else:
+        chosen = [
+            topic
+            for topic in images.values()
+            if topic.name not in labels
+            and topic.name.removesuffix('/compressed') not in images.keys() - {topic.name}
+            and topic.name.removesuffix('/compressed').split('/')[-1] not in NO_CAMERAS
+            and not _is_depth(recording, topic)
+        ]
+        if not chosen:
+            raise DataError(
+                f'bag {recording.path} has no camera images: it holds {listing}'
+                + (f'; {recording.damage}' if recording.damage else '')
+            )
+    chosen = sorted(set(chosen))
+    names = {topic.name for topic in chosen} | labels
+    return chosen, sorted(images.keys() - names)
+
+
+def _is_depth(recording: Recording, topic: BagTopic) -> bool:
+    """Tell by its first message whether a topic carries distances (REP 118) and no picture."""
+    if topic.name.endswith('/compressedDepth'):
+        return True
+    try:
+        message = recording.decode(next(recording.messages([topic.name])))
+    except Exception:  # whatever is wrong with it is told when it is evaluated
+        return False
+    return getattr(message, 'encoding', '') in DEPTH_ENCODINGS
+
+
+def _label_topics(given: Sequence[str]) -> dict[str, str]:
+    """Return label topics by camera topic; '' for one that names no camera."""
+    labels = {}
+    for entry in given:
+        camera, _, topic = entry.rpartition('=')
+        labels[camera and '/' + camera.strip('/')] = '/' + topic.strip('/')
+    return labels
+
+
+def _truth_finder(
+    recording: Recording,
+    bag: str,
+    topics: Sequence[str],
+    labels: Mapping[str, str],
+    space: LabelSpace,
+    settings: Settings,
+) -> Callable[[str, Numbers, Numbers], Truth | None]:
+    """Return what finds the truth of a topic's messages, given by numbers and stamps."""
+    tolerance_ns = round(settings.truth_tolerance_ms * 1e6)
+    if '' in labels and len(topics) > 1:
+        raise DataError(
+            f'label topic {labels[""]} belongs to one of several cameras: say to which, '
+            f'{topics[0]}={labels[""]}, or choose one with --topic'
+        )
+    unknown = labels.keys() - {'', *topics}
+    if unknown:
+        raise DataError(
+            f'truth is given for {", ".join(sorted(unknown))}, which is not evaluated: only '
+            f'{", ".join(topics)}'
+        )
+
+    def find(topic: str, numbers: Numbers, stamps: Numbers) -> Truth | None:
+        label_topic = labels.get(topic, labels.get(''))
+        if label_topic is not None:
+            return topic_truth(recording, label_topic, numbers, stamps, tolerance_ns)
+        if settings.truth_folder is not None:
+            folder = truth_folder(settings.truth_folder, bag, topic, topics)
+            return folder_truth(folder, space, numbers, stamps, tolerance_ns)
+        return None
+
+    return find
+
+
+def _bag_sha256(bag: Path) -> str:
+    """Return the SHA-256 of a bag's file, or of the list of a folder's files and theirs."""
+    if not bag.is_dir():
+        return sha256(bag)
+    digest = hashlib.sha256()
+    metadata = bag / 'metadata.yaml'
+    for file in (*bag_files(bag), *([metadata] if metadata.exists() else [])):
+        digest.update(f'{file.name} {sha256(file)}\n'.encode())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that figures depend on."""
+    from importlib.metadata import version
+
+    return {
+        'lwseg': __version__,
+        'numpy': np.__version__,
+        'opencv': cv2.__version__,
+        'rosbags': version('rosbags'),
+    }
+
+
+def _rate(stamps: npt.NDArray[np.int64]) -> float:
+    """Return the usual rate of a camera in Hz, 10 if it cannot be told."""
+    periods = np.diff(stamps)
+    periods = periods[periods > 0]
+    return float(np.clip(1e9 / np.median(periods), 1, 240)) if len(periods) else 10.0
