@@ -30,6 +30,9 @@ class Worker:
     """Turns the frames that come to `slots` into outputs of their cameras, until `stop`.
 
     Frames that wait together go through the network together, as many as the segmenter takes.
+    One frame is decoded, inferred and published after another: on a CPU, to decode the next one
+    meanwhile takes from the inference what it saves (of JPEGs at 60 Hz on two cores, 39 instead of
+    42 were answered each second, and the masks were 55 instead of 46 ms old).
     `fault` is empty until the worker gives up, and then says why.
     """
 
