@@ -41,6 +41,8 @@ def generate_launch_description():
 
 def _start(context: LaunchContext):
     given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    if not os.path.isfile(given['params_file']):
+        raise ValueError(f'params_file is {given["params_file"]!r}: there is no such file')
     cameras = _names(given['cameras'])
     overrides = {
         'cameras': cameras,
@@ -70,6 +72,8 @@ def _remappings(cameras, images):
     """Return the remappings of each camera's image, and of the camera_info beside it."""
     if not images:
         return []
+    if not cameras and any('{camera}' in image for image in images):
+        raise ValueError('image has {camera} in it: give the names by the argument cameras')
     names = cameras or ['']
     if len(images) == 1 and (not cameras or '{camera}' in images[0]):
         images = [images[0].replace('{camera}', name) for name in names]

@@ -70,13 +70,19 @@ def test_rviz_shows_the_topics_that_the_replay_moves():
 
 
 @pytest.fixture
-def remappings():
-    """Return the function of the launch file that says what is remapped."""
+def launch_file():
+    """Return the launch file as a module."""
     pytest.importorskip('launch_ros')
     spec = importlib.util.spec_from_file_location('segmentation_launch', FOLDER / FILES[0])
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module._remappings
+    return module
+
+
+@pytest.fixture
+def remappings(launch_file):
+    """Return the function of the launch file that says what is remapped."""
+    return launch_file._remappings
 
 
 @pytest.mark.parametrize(
@@ -116,6 +122,19 @@ def test_each_camera_is_remapped(remappings, cameras, images, expected):
 def test_a_wrong_number_of_topics_is_refused(remappings, cameras, images):
     with pytest.raises(ValueError, match=f'{len(images)} topics for'):
         remappings(cameras, images)
+
+
+def test_a_place_for_the_camera_needs_cameras(remappings):
+    with pytest.raises(ValueError, match='give the names by the argument cameras'):
+        remappings([], ['/{camera}/image_raw'])
+
+
+def test_a_missing_parameter_file_is_refused(launch_file):
+    context = launch_file.LaunchContext()
+    context.launch_configurations.update(dict.fromkeys(launch_file.ARGUMENTS, ''))
+    context.launch_configurations['params_file'] = '/no/such/file.yaml'
+    with pytest.raises(ValueError, match="params_file is '/no/such/file.yaml'"):
+        launch_file._start(context)
 
 
 @pytest.fixture
