@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -101,7 +102,7 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path, tiny_model: Pa
     (tmp_path / 'out').write_text('a file')
     done = run(bag, '--model', tiny_model, '--out', tmp_path / 'out')
     assert done.returncode == 1
-    assert 'cannot be written: Not a directory' in ' '.join(done.stderr.split())
+    assert 'cannot be written: File exists' in ' '.join(done.stderr.split())
     assert (tmp_path / 'out').read_text() == 'a file'
 
 
@@ -129,3 +130,20 @@ def test_memory_does_not_grow_with_the_bag(tmp_path: Path, tiny_model: Path) -> 
         peaks.append(int(done.stdout.split()[-1]) / 1024)
     # The 400 frames more are 370 MB of pixels, and as much again of masks and confidence.
     assert peaks[1] - peaks[0] < 80, peaks
+
+
+def test_a_second_evaluation_into_one_folder_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    bag = write_ros2(tmp_path / 'drive', camera_rows(3))
+    out = tmp_path / 'out'
+    arguments = (bag, '--model', tiny_model, '--out', out, '--no-mcap', '--no-video')
+    assert run(*arguments).returncode == 0
+    before = (out / 'result.json').stat().st_mtime_ns
+    folder = os.open(out, os.O_RDONLY)  # as the first one has it
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        refused = run(*arguments, '--low-confidence', 0.7)
+    finally:
+        os.close(folder)
+    assert refused.returncode == 1
+    assert 'another lwseg bag evaluate writes into' in ' '.join(refused.stderr.split())
+    assert (out / 'result.json').stat().st_mtime_ns == before

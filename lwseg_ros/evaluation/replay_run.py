@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -87,19 +90,20 @@ def evaluate_bags(
     conditions = _prepare(settings, options)
     names = bag_names(bags)
     tasks = [Task(n, bag, out / n, settings) for n, bag in zip(names, bags, strict=True)]
-    result = _evaluate(tasks, options, console)
-    interrupted = result['interrupted']
-    write_json(out / RESULT, result)
-    live = None
-    if options.live_rate is not None and not interrupted:
-        live, interrupted = _replay_live(result, out, settings, options.live_rate, console)
-    checks = check(conditions, result, live)
-    if conditions:
-        write_json(out / CHECKS, {'checks': [one._asdict() for one in checks]})
-    if options.report:
-        from lwseg_ros.evaluation.replay_report import write_report
+    with _alone_in(out):
+        result = _evaluate(tasks, options, console)
+        interrupted = result['interrupted']
+        write_json(out / RESULT, result)
+        live = None
+        if options.live_rate is not None and not interrupted:
+            live, interrupted = _replay_live(result, out, settings, options.live_rate, console)
+        checks = check(conditions, result, live)
+        if conditions:
+            write_json(out / CHECKS, {'checks': [one._asdict() for one in checks]})
+        if options.report:
+            from lwseg_ros.evaluation.replay_report import write_report
 
-        write_report(out, result, live, checks)
+            write_report(out, result, live, checks)
     print_result(result, console)
     if live is not None:
         _print_live(live, console)
@@ -132,6 +136,31 @@ def _prepare(settings: Settings, options: RunOptions) -> list[Condition]:
 
         require_ros()
     return conditions
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Make the folder and lock it; LwsegError if that cannot be, or another process has it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise LwsegError(
+            f'{out} cannot be written: {error.strerror}; choose another --out'
+        ) from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LwsegError(
+                f'another lwseg bag evaluate writes into {out} now: wait for its end, or choose '
+                'another --out'
+            ) from None
+        except OSError:
+            pass  # some network file systems lock no folders
+        yield
+    finally:
+        os.close(folder)
 
 
 def _evaluate(tasks: Sequence[Task], options: RunOptions, console: Console) -> Result:
