@@ -20,6 +20,7 @@ from typing import TextIO
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.replay_counts import FrameCounter
@@ -31,8 +32,8 @@ from lwseg_ros.evaluation.replay_outputs import (
     ReplayBag,
     Shown,
     Videos,
-    draw_overlay,
     pictures_of,
+    shown_size,
 )
 from lwseg_ros.evaluation.replay_plan import Camera, Plan, make_plan, versions
 from lwseg_ros.evaluation.replay_result import (
@@ -53,6 +54,7 @@ from lwseg_ros.evaluation.replay_result import (
 from lwseg_ros.evaluation.replay_settings import Models, Settings, open_models
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.memory import keep_freed_memory
+from lwseg_ros.overlay import overlay
 
 MAX_BROKEN = 100
 
@@ -165,13 +167,14 @@ class _Evaluation:
             return
         self._stamps = [*self._stamps[:1], stamp_ns]
         self._frames[topic] += 1
-        vector, moved = self._counter.count(answer, stamp_ns)
+        small = shown_size(frame.image)
+        vector, moved = self._counter.count(answer, small, stamp_ns)
         figures = self._counter.layout.figures(vector)
         record = _record(frame, index, stamp_ns, figures, moved, None)
         self._write_record(record)
         blocks = self._blocks[topic]
         reasons = blocks.add(record, vector, answer.against is not None)
-        self._show(frame, segmentation, reasons, blocks, index)
+        self._show(frame, small, segmentation, reasons, blocks, index)
         self._times['decode'].append(frame.decode_ms)
         self._times['infer'].append(answer.infer_ms)
         self._times['measure'].append(1e3 * (time.perf_counter() - started))
@@ -180,20 +183,20 @@ class _Evaluation:
     def _show(
         self,
         frame: Frame,
+        small: npt.NDArray[np.uint8],
         segmentation: Segmentation,
         reasons: Mapping[str, float],
         blocks: BlockBuilder,
         index: int,
     ) -> None:
-        assert frame.image is not None
         if not (reasons or self._bag or self._videos):
             return
-        painted = draw_overlay(frame.image, segmentation, self._palette, self._settings.alpha)
+        painted = overlay(small, segmentation.labels, self._palette, self._settings.alpha)
         truth = frame.truth
         if truth is not None and self._counter.comparison is not None:
             truth, _ = self._counter.comparison.in_common_space(truth, segmentation.labels)
         message = frame.message
-        shown = Shown(message, frame.header, frame.image, segmentation, painted, truth)
+        shown = Shown(message, frame.header, segmentation, small, painted, truth)
         if self._bag is not None:
             self._bag.add(shown, self._plan.recording.as_ros2(message))
         if self._videos is not None:

@@ -35,10 +35,14 @@ class FrameCounter:
         self._level = 255 * low_confidence
         self._stability = {topic: Stability() for topic in plan.cameras}
 
-    def count(self, answer: Answer, stamp_ns: int) -> tuple[npt.NDArray[np.int64], float | None]:
-        """Return the counts of a frame that has an answer, and the motion since the one before."""
+    def count(
+        self, answer: Answer, small: npt.NDArray[np.uint8], stamp_ns: int
+    ) -> tuple[npt.NDArray[np.int64], float | None]:
+        """Return the counts of a frame that has an answer, and the motion since the one before.
+
+        The motion is sought in its image at `small` size, RGB uint8 `[h, w, 3]`.
+        """
         frame, segmentation, against = answer.frame, answer.segmentation, answer.against
-        assert frame.image is not None
         assert segmentation is not None
         confidence = segmentation.confidence
         counts = empty_counts()
@@ -47,7 +51,7 @@ class FrameCounter:
         counts['confidence_sum'] = int(cv2.sumElems(confidence)[0])
         counts['low_confidence'] = int(np.count_nonzero(confidence < self._level))
         counts['drivable'] = cv2.countNonZero(segmentation.drivable)
-        change = self._stability[frame.message.topic].update(frame.image, segmentation, stamp_ns)
+        change = self._stability[frame.message.topic].update(small, segmentation, stamp_ns)
         if change is not None:
             counts['compared'], counts['changed'] = change.compared, change.changed
             counts['drivable_both'] = change.drivable_both

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +23,7 @@ from lwseg_ros.evaluation.recording import RawMessage, Recording
 from lwseg_ros.evaluation.replay_figures import LOOK_FIRST, file_name, picture_path
 from lwseg_ros.evaluation.replay_result import HIGHER_IS_BETTER, LookFirst
 from lwseg_ros.inference.segmenter import Segmentation
-from lwseg_ros.overlay import colorize, overlay
+from lwseg_ros.overlay import colorize
 
 Image = npt.NDArray[np.uint8]
 
@@ -30,16 +32,23 @@ OVERLAY_WIDTH = 640
 JPEG_QUALITY = 80
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True)
+class Shown:
     """A frame as it is shown."""
 
     message: RawMessage
     header: Any
     """Its header as one of ROS 2."""
-    image: Image
     segmentation: Segmentation
+    small: Image
+    """The image as large as its overlay."""
     overlay: Image
     truth: Image | None
+
+    @cached_property
+    def overlay_jpeg(self) -> bytes:
+        """The overlay as a file."""
+        return _jpeg(self.overlay)
 
 
 class ReplayBag:
@@ -69,7 +78,7 @@ class ReplayBag:
         jpeg = TYPESTORE.types[COMPRESSED_IMAGE](
             header=frame.header,
             format='jpeg',
-            data=np.frombuffer(_jpeg(frame.overlay), np.uint8),
+            data=np.frombuffer(frame.overlay_jpeg, np.uint8),
         )
         data = TYPESTORE.serialize_cdr(jpeg, COMPRESSED_IMAGE)
         self._write(f'{camera}/overlay/compressed', COMPRESSED_IMAGE, message.record_ns, data)
@@ -199,23 +208,17 @@ class Pictures:
                 file.write_bytes(data)
 
 
-def draw_overlay(image: Image, segmentation: Segmentation, palette: Image, alpha: float) -> Image:
-    """Return the labels painted over the image, at most `OVERLAY_WIDTH` wide, RGB."""
-    return overlay(_shown_size(image), segmentation.labels, palette, alpha)
-
-
 def pictures_of(frame: Shown, palette: Image) -> dict[str, bytes]:
     """Return JPEG files by what they show: input, overlay and truth, if there is one."""
-    small = _shown_size(frame.image)
-    pictures = {'input': small, 'overlay': frame.overlay}
+    pictures = {'input': _jpeg(frame.small), 'overlay': frame.overlay_jpeg}
     if frame.truth is not None:
-        size = small.shape[1], small.shape[0]
+        size = frame.small.shape[1], frame.small.shape[0]
         truth: Any = cv2.resize(frame.truth, size, interpolation=cv2.INTER_NEAREST)
-        pictures['truth'] = colorize(truth, palette)
-    return {name: _jpeg(picture) for name, picture in pictures.items()}
+        pictures['truth'] = _jpeg(colorize(truth, palette))
+    return pictures
 
 
-def _shown_size(image: Image) -> Image:
+def shown_size(image: Image) -> Image:
     """Return an image at the size of overlays, its sides even as video encoders want them."""
     height, width = image.shape[:2]
     scale = min(1.0, OVERLAY_WIDTH / width)
