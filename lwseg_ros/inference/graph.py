@@ -86,22 +86,26 @@ class ImageToLabels(nn.Module):
         counts = drivable_classes.view(1, -1, 1, 1) > 0.5
         best_drivable = torch.where(counts, logits, _EXCLUDED).amax(1, keepdim=True)
         best_other = torch.where(counts, _EXCLUDED, logits).amax(1, keepdim=True)
-        planes = torch.cat((probability, best_drivable - best_other), 1)
+        planes = torch.cat((logits, probability, best_drivable - best_other), 1)
 
-        stride = self.label_stride or (1 if len(drivable_classes) <= MANY_CLASSES else 2)
+        classes = len(drivable_classes)
+        stride = self.label_stride or (1 if classes <= MANY_CLASSES else 2)
         if stride != NETWORK_STRIDE:
-            size = [-(-extent // stride) for extent in image.shape[1:3]]
-            logits, planes = _upsample(logits, size), _upsample(planes, size)
-        labels = logits.argmax(1)
-        probability, margin = planes.unbind(1)
+            planes = _upsample(planes, [-(-extent // stride) for extent in image.shape[1:3]])
+        number, _, height, width = planes.shape
+        # Planes as rows: OpenVINO would else look for the top class pixel by pixel, slowly.
+        logits, probability, margin = planes.flatten(2).split((classes, 1, 1), 1)
+        labels = logits.argmax(1, keepdim=True)
 
         valid = probability > 0
         confidence = torch.where(valid, (255 * probability).round().clamp(1, 255), 0.0)
-        is_drivable = functional.embedding(labels, drivable_classes[:, None])[..., 0] > 0.5
+        is_drivable = functional.embedding(labels, drivable_classes[:, None]).squeeze(-1) > 0.5
         lead = torch.where(is_drivable, margin, -margin).clamp(min=0)
         strength = (255 * lead.sigmoid()).round().clamp(128, 255)
         score = torch.where(is_drivable, strength, 255 - strength)
         drivable = torch.where(valid, score, 0.0)
+        answers = (labels, confidence, drivable)
+        labels, confidence, drivable = (x.view(number, height, width) for x in answers)
         return labels.to(torch.uint8), confidence.to(torch.uint8), drivable.to(torch.uint8)
 
 
