@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from bags_for_tests import (
     camera_rows,
     compressed,
     painted,
+    quick_settings,
     raw,
     stamp,
     truth_rows,
@@ -29,7 +32,6 @@ from rosbags.rosbag2 import StoragePlugin
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.recording import Recording
 from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.ros.image_messages import image_from_message
 
 COUNT = 45
@@ -167,12 +169,15 @@ def test_what_holds_nothing_is_one_sentence(kind: str, keep: int, tmp_path: Path
     assert 'drive' in str(error.value)
 
 
-def test_a_cut_bag_is_evaluated_as_far_as_it_goes(tmp_path: Path, tiny_model: Path) -> None:
-    settings = Settings(
-        model=str(tiny_model), precision='fp32', mcap=False, video=False, truth_topics=('/labels',)
-    )
+@pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_cut_bag_is_evaluated_as_far_as_it_goes(
+    storage: StoragePlugin, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, 'unraisablehook', complaints.append)
+    settings = quick_settings(tiny_model)
     rows = by_time(camera_rows(40), truth_rows(range(40)))
-    bag = write_ros2(tmp_path / 'drive', rows)
+    bag = write_ros2(tmp_path / 'drive', rows, storage)
     file = file_of(bag)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
@@ -188,6 +193,8 @@ def test_a_cut_bag_is_evaluated_as_far_as_it_goes(tmp_path: Path, tiny_model: Pa
     assert result['overall'] == expected['overall']
     assert expected['bags'][0]['damage'] == ''
     assert json.loads((tmp_path / 'cut' / 'result.json').read_text()) == result
+    gc.collect()
+    assert complaints == []
 
 
 def test_damage_among_the_labels_does_not_mix_up_the_images(
@@ -201,9 +208,7 @@ def test_damage_among_the_labels_does_not_mix_up_the_images(
     at = content.rindex(b'\x28\xb5\x2f\xfd')
     content[at : at + 64] = bytes(64)
     file.write_bytes(content)
-    settings = Settings(
-        model=str(tiny_model), precision='fp32', mcap=False, video=False, truth_topics=('/labels',)
-    )
+    settings = quick_settings(tiny_model)
     result = evaluate_bag(bag, tmp_path / 'out', settings)
     assert result['bags'][0]['damage']
     assert result['overall']['frames'] == 200

@@ -153,8 +153,25 @@ def _ros1_messages(path: Path) -> Iterator[FoundMessage]:
 
 
 def _sqlite_messages(path: Path) -> Iterator[FoundMessage]:
-    # Pages beyond the cut cannot be read, so rows are asked for one by one.
-    with closing(sqlite3.connect(f'{path.absolute().as_uri()}?immutable=1', uri=True)) as base:
+    last = None
+    for message in _sqlite_rows(path):
+        if last is not None:
+            yield last
+        last = message
+    # Where a page is cut, its rest reads as zeros. Pages are filled in the order of the messages,
+    # so only the last that can be read may end in such zeros.
+    with path.open('rb') as file:
+        size = int.from_bytes(file.read(18)[16:], 'big')
+    cut_in_a_page = path.stat().st_size % (65536 if size == 1 else max(1, size)) != 0
+    if last is not None and not (cut_in_a_page and last.data.endswith(b'\0')):
+        yield last
+
+
+def _sqlite_rows(path: Path) -> Iterator[FoundMessage]:
+    # Pages beyond the cut cannot be read, so rows are asked for one by one. Who stops asking may
+    # be another thread than the one that began.
+    uri = f'{path.absolute().as_uri()}?immutable=1'
+    with closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as base:
         try:
             base.execute('PRAGMA writable_schema = ON')  # or SQLite refuses a file that is cut
             topics = {row[0]: row[1:] for row in base.execute('SELECT id, name, type FROM topics')}
