@@ -12,7 +12,7 @@ VERSION = re.search(
 ).group(1)
 
 TORCH = ['torch>=2.4', 'safetensors>=0.4']
-OPENVINO = ['openvino>=2024.6']
+OPENVINO = ['openvino>=2025.0']
 ONNXRUNTIME = ['onnxruntime>=1.17']
 ONNX = ['onnx>=1.16']
 # TensorRT itself comes with the system (see docs/tensorrt.md): on PyPI its name is a stub that

@@ -280,3 +280,33 @@ def test_signals_end_a_process_cleanly_whichever_thread_frees_the_model(
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == -signal.SIGINT
     assert 'KeyboardInterrupt' in done.stderr
+
+
+def test_separated_max_pools_give_the_same_numbers() -> None:
+    openvino = pytest.importorskip('openvino')
+    from openvino import opset8
+
+    from lwseg_ros.inference.backends.openvino import separate_pools
+
+    given = opset8.parameter([1, 3, 17, 22], np.float32)
+    pooled = given
+    for kernel, stride, begin, end in (
+        ([5, 5], 1, [2, 2], [2, 2]),
+        ([7, 4], 1, [0, 3], [2, 1]),
+        ([5, 5], 2, [2, 2], [2, 2]),
+        ([3, 3], 1, [1, 1], [1, 1]),
+    ):
+        pooled = opset8.max_pool(pooled, [stride] * 2, [1, 1], begin, end, kernel).output(0)
+    model = openvino.Model([pooled], [given])
+    image = np.random.default_rng(0).normal(size=(1, 3, 17, 22)).astype(np.float32)
+    core = openvino.Core()
+    (before,) = core.compile_model(model.clone(), 'CPU')(image).values()
+    separate_pools(model)
+    (after,) = core.compile_model(model, 'CPU')(image).values()
+    assert np.array_equal(before, after)
+    kernels = [
+        node.get_attributes()['kernel']
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == 'MaxPool'
+    ]
+    assert kernels == [[5, 1], [1, 5], [7, 1], [1, 4], [5, 5], [3, 3]]
