@@ -1,12 +1,13 @@
 """Play a bag to the segmentation node and show it: `bag:=my_drive image:=/camera/image_raw`.
 
-All arguments of segmentation.launch.py are taken, too. The bag starts when the node is active;
+All arguments of segmentation.launch.py but autostart are taken, too. The bag starts when the node is active;
 the first process that ends, be it the bag, ends all.
 """
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     ExecuteProcess,
     IncludeLaunchDescription,
     LogInfo,
@@ -19,6 +20,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
 
 from launch import LaunchContext, LaunchDescription
 from lwseg_ros.share import config_file, share_directory
@@ -29,7 +32,11 @@ GROUND = ('drivable_grid', 'drivable_points', 'obstacle_points')
 
 
 def generate_launch_description():
-    """Declare the arguments; the node comes first, the bag when it is ready."""
+    """Declare the arguments; the node comes first, the bag when it is active.
+
+    The transitions are asked for here: a node that starts by itself may be active before this
+    process can hear of it.
+    """
     segmentation = str(share_directory() / 'launch' / 'segmentation.launch.py')
     return LaunchDescription(
         [
@@ -47,26 +54,35 @@ def generate_launch_description():
                 choices=BOOLEAN,
                 description='show the results in RViz, if it is installed',
             ),
-            RegisterEventHandler(
-                OnStateTransition(
-                    goal_state='active',
-                    entities=[OpaqueFunction(function=_play)],
-                    handle_once=True,
-                )
-            ),
-            RegisterEventHandler(
-                OnProcessExit(
-                    on_exit=[Shutdown(reason='a process of the replay has ended')],
-                    handle_once=True,
-                )
-            ),
+            _on_state('inactive', _transition(Transition.TRANSITION_ACTIVATE)),
+            _on_state('active', OpaqueFunction(function=_play)),
+            _on_state('unconfigured', Shutdown(reason='the node cannot be configured')),
+            RegisterEventHandler(OnProcessExit(on_exit=_end)),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(segmentation),
-                launch_arguments={'use_sim_time': 'true'}.items(),
+                launch_arguments={'use_sim_time': 'true', 'autostart': 'false'}.items(),
             ),
+            _transition(Transition.TRANSITION_CONFIGURE),
             OpaqueFunction(function=_show),
         ]
     )
+
+
+def _on_state(state, action):
+    return RegisterEventHandler(
+        OnStateTransition(goal_state=state, entities=[action], handle_once=True)
+    )
+
+
+def _transition(number):
+    return EmitEvent(
+        event=ChangeState(lifecycle_node_matcher=lambda node: True, transition_id=number)
+    )
+
+
+def _end(event, context: LaunchContext):
+    """Return what ends the other processes, unless they are told to end already."""
+    return [] if context.is_shutdown else [Shutdown(reason='a process of the replay has ended')]
 
 
 def _play(context: LaunchContext):

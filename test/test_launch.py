@@ -241,3 +241,13 @@ def test_replay_plays_the_bag_to_the_node_by_its_own_time(launch, driver, tiny_m
     driver.spin_until(lambda: 'age (ms)' in driver.diagnostics, 'the age of a result')
     assert float(driver.diagnostics['age (ms)']) < 60_000  # of years, by the clock on the wall
     assert launched.wait() == 0
+
+
+@needs_ros2_launch
+@needs_ros2_bag
+def test_replay_ends_when_the_node_cannot_be_configured(launch):
+    launched = launch('replay.launch.py', bag='drive', model='/no/such/model.onnx', rviz='false')
+    assert launched.wait() == 0
+    assert "there is no model '/no/such/model.onnx'" in launched.log
+    assert 'process has finished cleanly' in launched.log
+    assert 'Caught exception' not in launched.log
