@@ -1,5 +1,6 @@
 """Every network of the catalog: counts, odd sizes, save and load, export."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,13 @@ class NetworkContract:
             decoded = network.decoded(image)
             assert decoded.shape == (1, network.decoded_channels, 10, 14)
             torch.testing.assert_close(network.classify(decoded), network(image))
+
+    def test_simplified_gives_the_same_logits(self, network):
+        simplified = copy.deepcopy(network)
+        simplified.simplify()
+        image = torch.randn(1, 3, 40, 57)
+        with torch.inference_mode():
+            torch.testing.assert_close(simplified(image), network(image), rtol=1e-3, atol=1e-4)
 
     def test_images_of_a_batch_do_not_touch_each_other(self, network):
         images = torch.randn(2, 3, 64, 48)
@@ -227,6 +235,16 @@ def test_multiply_adds_at_512(name, giga):
     with torch.device('meta'):
         network = create_network(name, 21)
     assert multiply_adds(network, 512, 512)['whole'] == pytest.approx(giga, rel=0.01)
+
+
+def test_simplified_costs_one_convolution_less():
+    network = create_network('lw_refinenet_mobilenet_v2', 11)
+    whole = multiply_adds(network, 512, 512)['whole']
+    network = create_network('lw_refinenet_mobilenet_v2', 11)
+    network.simplify()
+    convolution, classifier = 256 * 256 * 128**2 / 1e9, 9 * 11 * 256 * 128**2 / 1e9
+    saved = convolution - classifier
+    assert multiply_adds(network, 512, 512)['whole'] == pytest.approx(whole - saved, rel=1e-6)
 
 
 @pytest.mark.parametrize(

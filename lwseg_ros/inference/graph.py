@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import warnings
@@ -19,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.model_file import ModelInfo, model_metadata, write_model
+from lwseg_ros.networks.layers import SegmentationNetwork
 
 if TYPE_CHECKING:
     import onnx
@@ -94,7 +96,7 @@ class ImageToLabels(nn.Module):
             planes = _upsample(planes, [-(-extent // stride) for extent in image.shape[1:3]])
         number, _, height, width = planes.shape
         # Planes as rows: OpenVINO would else look for the top class pixel by pixel, slowly.
-        logits, probability, margin = planes.flatten(2).split((classes, 1, 1), 1)
+        logits, probability, margin = planes.flatten(2).split_with_sizes((classes, 1, 1), 1)
         labels = logits.argmax(1, keepdim=True)
 
         valid = probability > 0
@@ -229,6 +231,9 @@ def export_onnx(
     The file appears complete or not at all.
     """
     classes = info.label_space.num_classes
+    if isinstance(network, SegmentationNetwork):
+        network = copy.deepcopy(network)
+        network.simplify()
     graph = ImageToLabels(network, info.mean, info.std, label_stride).eval()
     example = (torch.zeros(2, 96, 128, 3, dtype=torch.uint8), torch.zeros(classes))
     try:

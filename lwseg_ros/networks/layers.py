@@ -29,6 +29,12 @@ class SegmentationNetwork(nn.Module):
         """Return logits `[N, classes, ceil(H/4), ceil(W/4)]`."""
         return self.classify(self.decoded(x))
 
+    def simplify(self) -> None:
+        """Change layers, in place, so that the same logits cost less; other keys may come of it.
+
+        For inference only. Unless a network knows something, nothing.
+        """
+
 
 def resize_like(x: Tensor, reference: Tensor, align_corners: bool = True) -> Tensor:
     """Resize `x` bilinearly to the height and width of `reference`.

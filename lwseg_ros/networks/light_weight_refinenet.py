@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,15 +43,68 @@ class ChainedResidualPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         top = x
         for index in range(1, self.pools + 1):
-            top = F.max_pool2d(top, 5, stride=1, padding=2)
-            top = self.get_submodule(f'{index}_outvar_dimred')(top)
+            top = self.get_submodule(f'{index}_outvar_dimred')(_pooled(top))
             x = x + top
         return x
+
+
+def _pooled(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 5, stride=1, padding=2)
 
 
 def pooling_stage(channels: int, groups: int = 1) -> nn.Sequential:
     """One chained residual pooling, in the container that the authors' key names need."""
     return nn.Sequential(ChainedResidualPooling(channels, groups))
+
+
+class _PoolingBeforeClassifier(nn.Module):
+    """A chained residual pooling without its last convolution: the sum, and what that would get.
+
+    Nothing pools its result, so a classifier may take both (see `merge_last_pooling`).
+    """
+
+    def __init__(self, convolutions: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(convolutions)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        top = x
+        for convolution in self.convolutions:
+            top = convolution(_pooled(top))
+            x = x + top
+        return x, _pooled(top)
+
+
+class _ClassifierOfBoth(nn.Module):
+    """A classifier of `x + last(y)`, where `last` is a 1x1 convolution without bias."""
+
+    def __init__(self, classifier: nn.Conv2d, last: nn.Conv2d) -> None:
+        super().__init__()
+        self.of_sum = classifier
+        self.of_pooled = nn.Conv2d(
+            last.in_channels, classifier.out_channels, 3, padding=1, bias=False
+        )
+        with torch.no_grad():
+            weight = torch.einsum('omhw,mi->oihw', classifier.weight, last.weight[..., 0, 0])
+            self.of_pooled.weight.copy_(weight)
+
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        x, y = both
+        logits: Tensor = self.of_sum(x) + self.of_pooled(y)
+        return logits
+
+
+def merge_last_pooling(stage: nn.Sequential, classifier: nn.Conv2d) -> nn.Module:
+    """Take the last convolution out of a pooling stage and return a classifier that contains it.
+
+    Nothing is between the two, so together they are one convolution, with the classifier's few
+    channels: one of the four largest convolutions of the network less (our choice; the same
+    logits but for rounding).
+    """
+    *others, last = stage[0].children()
+    assert isinstance(last, nn.Conv2d)
+    stage[0] = _PoolingBeforeClassifier(others)
+    return _ClassifierOfBoth(classifier, last)
 
 
 class LightWeightRefineNetResNet(SegmentationNetwork, ResNet):
@@ -78,7 +132,7 @@ class LightWeightRefineNetResNet(SegmentationNetwork, ResNet):
         self.p_ims1d2_outl4_dimred = conv1x1(256, 256)
         self.adapt_stage4_b2_joint_varout_dimred = conv1x1(256, 256)
         self.mflow_conv_g4_pool = pooling_stage(256)
-        self.clf_conv = nn.Conv2d(256, num_classes, 3, padding=1)
+        self.clf_conv: nn.Module = nn.Conv2d(256, num_classes, 3, padding=1)
 
     def decoded(self, x: Tensor) -> Tensor:
         """Return the refined features at stride 4, `[N, 256, ceil(H/4), ceil(W/4)]`."""
@@ -104,6 +158,10 @@ class LightWeightRefineNetResNet(SegmentationNetwork, ResNet):
     def classify(self, decoded: Tensor) -> Tensor:
         logits: Tensor = self.clf_conv(decoded)
         return logits
+
+    def simplify(self) -> None:
+        assert isinstance(self.clf_conv, nn.Conv2d)
+        self.clf_conv = merge_last_pooling(self.mflow_conv_g4_pool, self.clf_conv)
 
 
 class LightWeightRefineNetMobileNetV2(SegmentationNetwork, MobileNetV2):
@@ -133,7 +191,7 @@ class LightWeightRefineNetMobileNetV2(SegmentationNetwork, MobileNetV2):
         self.conv_adapt4 = conv1x1(width, width)
         self.conv_adapt3 = conv1x1(width, width)
         self.conv_adapt2 = conv1x1(width, width)
-        self.segm = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.segm: nn.Module = nn.Conv2d(width, num_classes, 3, padding=1)
 
     def decoded(self, x: Tensor) -> Tensor:
         """Return the refined features, `[N, decoded_channels, ceil(H/4), ceil(W/4)]`."""
@@ -157,6 +215,10 @@ class LightWeightRefineNetMobileNetV2(SegmentationNetwork, MobileNetV2):
     def classify(self, decoded: Tensor) -> Tensor:
         logits: Tensor = self.segm(decoded)
         return logits
+
+    def simplify(self) -> None:
+        assert isinstance(self.segm, nn.Conv2d)
+        self.segm = merge_last_pooling(self.crp1, self.segm)
 
 
 class NanoLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
@@ -196,6 +258,9 @@ class JointLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
             self.add_module(f'pre_{task}', conv1x1(width, width, groups=width))
         for task in tasks:
             self.add_module(task, nn.Conv2d(width, JOINT_OUTPUTS[task], 3, padding=1))
+
+    def simplify(self) -> None:
+        """Nothing: each head has layers of its own between the pooling and its classifier."""
 
     def _head(self, task: str, refined: Tensor) -> Tensor:
         hidden = F.relu6(self.get_submodule(f'pre_{task}')(refined))
