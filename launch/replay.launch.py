@@ -1,7 +1,7 @@
 """Play a bag to the segmentation node and show it: `bag:=my_drive image:=/camera/image_raw`.
 
-All arguments of segmentation.launch.py but autostart are taken, too. The bag starts when the node is active;
-the first process that ends, be it the bag, ends all.
+All arguments of segmentation.launch.py but autostart are taken, too. The bag starts when the node
+is active; the first process that ends, be it the bag, ends all.
 """
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
