@@ -251,6 +251,16 @@ def test_cameras_are_found_by_type_and_chosen_by_name(tmp_path: Path, settings: 
     assert not (tmp_path / 'none').exists()
 
 
+def test_a_bag_without_cameras_says_what_might_be_one(tmp_path: Path, settings: Settings) -> None:
+    infrared = np.full((96, 128), 30_000, np.uint16)
+    rows = [('/infrared', stamp(0), raw(infrared, stamp(0), '16UC1'))]
+    bag = write_ros2(tmp_path / 'drive', rows)
+    with pytest.raises(DataError, match='no camera images.*if /infrared is a camera.*--topic'):
+        evaluate_bag(bag, tmp_path / 'out', settings)
+    asked = with_(settings, topics=('/infrared',))
+    assert evaluate_bag(bag, tmp_path / 'out', asked)['overall']['frames'] == 1
+
+
 def test_images_come_in_the_order_of_their_stamps(tmp_path: Path, settings: Settings) -> None:
     order = [0, 3, 1, 2, 5, 4, 7, 6]
     rows = [('/cam/image', stamp(k), raw(painted(i), stamp(i))) for k, i in enumerate(order)]

@@ -132,9 +132,11 @@ def _choose(
             and not _is_depth(recording, topic)
         ]
         if not chosen:
+            passed_over = ', '.join(sorted(images.keys() - labels))
             raise DataError(
                 f'bag {recording.path} has no camera images: it holds {listing}'
                 + (f'; {recording.damage}' if recording.damage else '')
+                + (f'; if {passed_over} is a camera, say so by --topic' if passed_over else '')
             )
     chosen = sorted(set(chosen))
     names = {topic.name for topic in chosen} | labels
