@@ -168,6 +168,22 @@ def test_a_late_costmap_gets_the_grid_while_it_is_true_and_no_longer(driver, sta
     assert (late() == UNKNOWN).all()
 
 
+@pytest.mark.parametrize('transition', [Transition.TRANSITION_ACTIVE_SHUTDOWN, None])
+def test_a_node_that_ends_leaves_no_ground_with_its_costmap(
+    driver, start, calibration, transition
+):
+    node = start(**PARAMETERS)
+    grids = driver.collect(OccupancyGrid, 'drivable_grid', LATCHED)
+    camera = driver.camera()
+    message = _until_grid(driver, camera, calibration, grids, _camera_info())
+    assert (_grid(message) == DRIVABLE).any()
+    if transition is None:
+        assert node.stop() < 1.0
+    else:
+        assert driver.transition(transition)
+    driver.spin_until(lambda: (_grid(grids[-1]) == UNKNOWN).all(), 'the grid taken back')
+
+
 def test_each_camera_has_its_own_ground(driver, start):
     start(**{**PARAMETERS, 'cameras': '[front, left]', 'ground__frame': 'ground'})
     grids = driver.collect(OccupancyGrid, 'left/drivable_grid')

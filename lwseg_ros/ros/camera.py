@@ -62,9 +62,10 @@ class Camera:
             self.outputs.withdraw()
 
     def cleanup(self) -> None:
-        """Take the topics from the graph."""
+        """Take the topics from the graph, and back what their subscribers would keep."""
         self.deactivate()
         if self.outputs is not None:
+            self.outputs.withdraw()
             self.outputs.destroy()
             self.outputs = None
 
