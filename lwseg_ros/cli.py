@@ -319,10 +319,22 @@ def bag_compare(
     ] = None,
 ) -> None:
     """Show what is better and what worse in B than in A, and what may be chance."""
-    from lwseg_ros.evaluation.replay_compare import compare, print_comparison, read_result
+    from lwseg_ros.evaluation.replay_compare import (
+        compare,
+        compare_live,
+        print_comparison,
+        read_live_frames,
+        read_result,
+    )
     from lwseg_ros.evaluation.replay_result import write_json
 
-    comparison = compare(read_result(a), read_result(b))
+    results = read_result(a), read_result(b)
+    comparison = compare(*results)
+    comparison['live'] = compare_live(
+        read_live_frames(a, results[0]),
+        read_live_frames(b, results[1]),
+        results[0]['configuration']['block_seconds'],
+    )
     if json_ is not None:
         write_json(json_, comparison)
     print_comparison(comparison, Console())

@@ -7,11 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rosbags')
 
-from bags_for_tests import by_time, camera_rows, quick_settings, truth_rows, write_ros2
+from bags_for_tests import (
+    by_time,
+    camera_rows,
+    quick_settings,
+    stamp,
+    truth_rows,
+    write_ros2,
+)
 from models_for_tests import tiny_info, tiny_network
 from rich.console import Console
 from typer.testing import CliRunner
@@ -20,7 +28,13 @@ from lwseg_ros.cli import app
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.replay import evaluate_bag
 from lwseg_ros.evaluation.replay_checks import check, parse_conditions
-from lwseg_ros.evaluation.replay_compare import compare, print_comparison, read_result
+from lwseg_ros.evaluation.replay_compare import (
+    compare,
+    compare_live,
+    print_comparison,
+    read_live_frames,
+    read_result,
+)
 from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
 from lwseg_ros.evaluation.replay_settings import Settings
 
@@ -173,6 +187,41 @@ def test_only_what_both_have_is_compared(results: tuple[Any, Any]) -> None:
     assert 'miou' not in compare(tiny, {**blind, 'comparison_space': spaces})['figures']
 
 
+def test_live_replays_are_compared_over_the_frames_of_both(
+    results: tuple[Any, Any], tmp_path: Path
+) -> None:
+    tiny = results[0]
+    random = np.random.default_rng(0)
+
+    def live(name: str, milliseconds: float, dropped: range) -> dict[tuple[str, str, int], float]:
+        folder = tmp_path / name / tiny['bags'][0]['name']
+        folder.mkdir(parents=True)
+        took = (milliseconds + random.normal(0, 5, COUNT)).tolist()
+        rows = [
+            {
+                'topic': '/cam/image',
+                'stamp_ns': stamp(i),
+                'latency_ms': None if i in dropped else took[i],
+            }
+            for i in range(COUNT)
+        ]
+        lines = ''.join(json.dumps(row) + '\n' for row in rows)
+        (folder / 'live_frames.jsonl').write_text(lines)
+        return read_live_frames(tmp_path / name, tiny)
+
+    fast, slow = live('fast', 50, range(0)), live('slow', 80, range(0, COUNT, 3))
+    found = compare_live(fast, slow, 0.5)
+    assert found['p50_ms']['verdict'] == found['dropped_share']['verdict'] == 'worse'
+    assert found['p50_ms']['low'] < 30 < found['p50_ms']['high']
+    assert found['p50_ms']['a'] == np.median(list(fast.values()))
+    assert found['dropped_share']['b'] == pytest.approx(1 / 3)
+    assert compare_live(slow, fast, 0.5)['p95_ms']['verdict'] == 'better'
+    again = compare_live(fast, live('again', 50, range(0)), 0.5)
+    assert again['p50_ms']['verdict'] == 'no clear difference'
+    assert compare_live(fast, fast, 2.0)['p50_ms']['verdict'] == 'too few frames to tell'
+    assert compare_live(fast, read_live_frames(tmp_path / 'none', tiny), 0.5) == {}
+
+
 def test_the_shell_compares(
     results: tuple[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,11 +232,12 @@ def test_the_shell_compares(
     done = CliRunner().invoke(app, [*arguments, '--json', str(tmp_path / 'c.json')])
     assert done.exit_code == 0, done.output
     assert 'iou car' in done.output.split('worse:')[1]
-    assert json.loads((tmp_path / 'c.json').read_text()) == compare(*results)
+    content = json.loads((tmp_path / 'c.json').read_text())
+    assert content == {**compare(*results), 'live': {}}
     console = Console(quiet=True)
     print_comparison(compare(results[0], results[0]), console)
-    for content in ('{}', 'no json', '[1]'):
-        (tmp_path / 'wrong.json').write_text(content)
+    for wrong in ('{}', 'no json', '[1]'):
+        (tmp_path / 'wrong.json').write_text(wrong)
         with pytest.raises(DataError, match=r'wrong\.json is no result'):
             read_result(tmp_path / 'wrong.json')
     with pytest.raises(DataError, match='cannot be read'):

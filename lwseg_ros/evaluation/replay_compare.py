@@ -20,6 +20,9 @@ from lwseg_ros.evaluation.metrics import figure
 from lwseg_ros.evaluation.replay_figures import MIN_BLOCKS, RESAMPLES, Layout
 from lwseg_ros.evaluation.replay_result import FIGURES, FORMAT, HIGHER_IS_BETTER, Block, Result
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.plain_data import NOT_AS_WANTED
+
+FRAMES = 'live_frames.jsonl'
 
 CLASS_FREE = (
     *('drivable_iou', 'false_drivable_rate', 'missed_drivable_rate', 'drivable_boundary_f1'),
@@ -28,8 +31,14 @@ CLASS_FREE = (
 )
 """Figures that can be compared though the classes differ."""
 
+LIVE_FIGURES = ('p50_ms', 'p95_ms', 'p99_ms', 'dropped_share')
+"""Figures of live replays: percentiles of latency, and the share of frames without an answer."""
+
 BETTER, WORSE, CHANGED = 'better', 'worse', 'changed'
 NO_DIFFERENCE, UNKNOWN = 'no clear difference', 'too few frames to tell'
+
+
+Values = dict[str, float | None]
 
 
 class Difference(TypedDict):
@@ -106,6 +115,69 @@ def compare(a: Result, b: Result) -> dict[str, Any]:
     }
 
 
+LiveFrames = dict[tuple[str, str, int], float]
+"""Latencies in ms by content of the bag, topic and stamp; NaN for a frame without an answer."""
+
+
+def read_live_frames(path: Path, result: Result) -> LiveFrames:
+    """Return the frames of the live replays beside a result.json or in its folder, if any."""
+    folder = path if path.is_dir() else path.parent
+    frames = {}
+    for bag in result['bags']:
+        file = next(
+            (f for f in (folder / bag['name'] / FRAMES, folder / FRAMES) if f.is_file()), None
+        )
+        try:
+            for line in file.read_text(encoding='utf-8').splitlines() if file else ():
+                row = json.loads(line)
+                took = row['latency_ms']
+                frames[bag['sha256'], str(row['topic']), int(row['stamp_ns'])] = (
+                    float('nan') if took is None else float(took)
+                )
+        except (OSError, *NOT_AS_WANTED) as error:
+            raise DataError(f'{file} is not of a live replay: {error}') from None
+    return frames
+
+
+def compare_live(a: LiveFrames, b: LiveFrames, block_seconds: float) -> dict[str, Difference]:
+    """Return the figures of two live replays over the frames that both were played.
+
+    The paired bootstrap over blocks as in `compare`: the interval tells what chance of frames may
+    do, not what another day on the machine may. Empty where one of them has no live replay.
+    """
+    shared = sorted(a.keys() & b.keys())
+    if not shared:
+        return {}
+    first: dict[tuple[str, str], int] = {}
+    for bag, topic, stamp_ns in shared:
+        first.setdefault((bag, topic), stamp_ns)
+    length_ns = round(block_seconds * 1e9)
+    blocks = [
+        (bag, topic, (stamp_ns - first[bag, topic]) // length_ns)
+        for bag, topic, stamp_ns in shared
+    ]
+    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
+    of_frame = np.array([numbers[block] for block in blocks])
+    latencies = [np.array([side[key] for key in shared]) for side in (a, b)]
+    values = [_live_figures(side) for side in latencies]
+    picks = np.empty((0, len(numbers)), np.int64)
+    if len(numbers) >= MIN_BLOCKS:
+        random = np.random.default_rng(0)
+        picks = random.multinomial(len(numbers), [1 / len(numbers)] * len(numbers), RESAMPLES)
+    samples = [
+        [_live_figures(np.repeat(side, pick[of_frame])) for pick in picks] for side in latencies
+    ]
+    return {name: _difference(name, values, samples) for name in LIVE_FIGURES}
+
+
+def _live_figures(latencies_ms: npt.NDArray[np.float64]) -> Values:
+    answered = latencies_ms[~np.isnan(latencies_ms)]
+    percentiles = np.percentile(answered, [50, 95, 99]).tolist() if len(answered) else [None] * 3
+    return dict(
+        zip(LIVE_FIGURES, (*percentiles, 1 - len(answered) / len(latencies_ms)), strict=True)
+    )
+
+
 def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
     """Print the figures of both, those of the classes, and what is better and worse."""
     models = [model['name'] for model in comparison['models']]
@@ -119,7 +191,11 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         box=SIMPLE_HEAD,
         padding=0,
     )
-    rows = {**comparison['figures'], **{f'iou {k}': v for k, v in comparison['iou'].items()}}
+    rows = {
+        **comparison['figures'],
+        **{f'iou {k}': v for k, v in comparison['iou'].items()},
+        **{f'live {k}': v for k, v in comparison.get('live', {}).items()},
+    }
     for name, row in rows.items():
         if row['verdict'] is None:
             continue
@@ -152,8 +228,6 @@ _WORDS = {
     UNKNOWN: ('too few', 'dim'),
 }
 _CLASS = 'iou.'
-
-Values = dict[str, float | None]
 
 
 class _Side:
@@ -202,7 +276,9 @@ def _verdict(name: str, low: float | None, high: float | None) -> str:
         return UNKNOWN
     if low <= 0 <= high:
         return NO_DIFFERENCE
-    higher_is_better = True if name.startswith(_CLASS) else HIGHER_IS_BETTER.get(name)
+    higher_is_better = HIGHER_IS_BETTER.get(name)
+    if name.startswith(_CLASS) or name in LIVE_FIGURES:
+        higher_is_better = name.startswith(_CLASS)
     if higher_is_better is None:
         return CHANGED
     return BETTER if (low > 0) == higher_is_better else WORSE
