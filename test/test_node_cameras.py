@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ import pytest
 rclpy = pytest.importorskip('rclpy')
 
 from models_for_tests import tiny_info, tiny_network  # noqa: E402
-from ros_for_tests import image_message  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from ros_for_tests import DEADLINE_S, image_message  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from lwseg_ros.inference.segmenter import Segmenter  # noqa: E402
 from lwseg_ros.label_space import LabelSpace  # noqa: E402
+from lwseg_ros.ros.camera_input import Frame  # noqa: E402
+from lwseg_ros.ros.node import SUCCESS, SegmentationNode  # noqa: E402
 
 SPACE = LabelSpace.load('camvid')
 SIZES = {'front': (96, 128), 'left': (60, 80), 'right': (97, 131)}
@@ -125,3 +130,32 @@ def test_a_frame_without_an_answer_does_not_cost_the_batch_its_own(driver, start
     assert driver.counts('bad')['dropped: inference failed'] >= 3
     assert 'NaN or infinity' in driver.statuses['/segmentation/bad']['message']
     assert driver.state == 'active'
+
+
+def test_a_batch_that_finds_no_memory_does_not_end_the_work(monkeypatch, tiny_model):
+    def call(self, image, *size):
+        if isinstance(image, list):
+            raise MemoryError
+        return answer(self, image, *size)
+
+    answer = Segmenter.__call__
+    monkeypatch.setattr(Segmenter, '__call__', call)
+    given = {'model.path': str(tiny_model), 'model.max_batch': 2, 'cameras': ['front', 'left']}
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = SegmentationNode(
+        context=context, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()]
+    )
+    try:
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        worker, end = node._worker, time.monotonic() + DEADLINE_S
+        while not all(camera.counts.snapshot()['processed'] > 3 for camera in node._cameras):
+            assert worker.is_alive
+            assert time.monotonic() < end
+            for camera in node._cameras:
+                worker.slots.put(camera.name, Frame(_plain('road'), time.monotonic()))
+        assert node.fault == worker.fault == ''
+    finally:
+        node.release()
+        node.destroy_node()
+        rclpy.shutdown(context=context)

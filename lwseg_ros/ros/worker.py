@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
-from lwseg_ros.errors import FrameError, InferenceError, LwsegError
+from lwseg_ros.errors import FrameError, LwsegError
 from lwseg_ros.inference.segmenter import Segmentation, Segmenter
 from lwseg_ros.ros.camera import Camera
 from lwseg_ros.ros.camera_input import Frame
@@ -113,7 +113,7 @@ class Worker:
     ) -> Sequence[Segmentation | None]:
         """Return the segmentations; None for each if there is but one, or one spoils the batch."""
         if len(frames) > 1:
-            with contextlib.suppress(InferenceError):
+            with contextlib.suppress(Exception):  # want of memory, say: alone they may have room
                 return segmenter([f.image for f in frames], self._value('output.size'))
         return [None] * len(frames)
 
