@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ class FrameCounter:
         self._against = None
         if models.against is not None:
             self._against = Comparison(space, models.against.label_space)
-        self._level = 255 * low_confidence
+        self._level = math.ceil(255 * low_confidence)  # NumPy compares whole numbers fast
         self._stability = {topic: Stability() for topic in plan.cameras}
 
     def count(
