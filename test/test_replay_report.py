@@ -109,6 +109,7 @@ def test_the_page_shows_what_was_found_and_needs_nothing_else(
         assert name in text
     assert f'{figures["drivable_iou"]["value"]:.3f}' in text
     assert '15 with truth' in text
+    assert 'Below each figure: its 95 % confidence interval' in text
     assert '1 of 2 conditions failed' in text
     assert 'broken messages: 1 of 30' in text
     assert 'message 7' in text
@@ -192,3 +193,13 @@ def test_long_lines_are_drawn_as_mean_and_range() -> None:
     long = plot_rows([Row('a', seconds, values, False, seconds[1000:1005])], seconds[3:4])
     assert len(short) < len(long) < 100_000, 'of 60000 points'
     ElementTree.fromstring(long)
+
+
+def test_a_short_drive_promises_no_confidence_intervals(
+    tmp_path: Path, settings: Settings
+) -> None:
+    bag = write_ros2(tmp_path / 'short', by_time(camera_rows(3), truth_rows(range(3))))
+    evaluate([bag], tmp_path / 'out', settings)
+    text = Page(tmp_path / 'out' / 'report.html').text
+    assert 'too short for confidence intervals' in text
+    assert 'Below each figure' not in text

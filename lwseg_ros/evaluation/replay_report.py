@@ -181,9 +181,14 @@ def _badges(result: Result, checks: Sequence[Check]) -> list[tuple[str, bool]]:
 
 def _groups(result: Result) -> list[dict[str, Any]]:
     figures = result['overall']['figures']
+    intervals = any(figure['low'] is not None for figure in figures.values())
     notes = {
-        'Against truth': 'Below each figure: its 95 % confidence interval. '
-        f'{result["overall"]["frames_with_truth"]} of {result["overall"]["frames"]} frames have '
+        'Against truth': (
+            'Below each figure: its 95 % confidence interval. '
+            if intervals
+            else 'The drive is too short for confidence intervals. '
+        )
+        + f'{result["overall"]["frames_with_truth"]} of {result["overall"]["frames"]} frames have '
         'truth.',
         'Without truth': 'What the model says of itself over time, on every frame.',
         'Against the other model': result['against']['engine'] if result['against'] else '',
