@@ -247,6 +247,13 @@ def test_simplified_costs_one_convolution_less():
     assert multiply_adds(network, 512, 512)['whole'] == pytest.approx(whole - saved, rel=1e-6)
 
 
+def test_simplified_never_costs_more():
+    network = create_network('lw_refinenet_mobilenet_v2', 150)
+    whole = multiply_adds(network, 512, 512)['whole']
+    network.simplify()
+    assert multiply_adds(network, 512, 512)['whole'] <= whole
+
+
 @pytest.mark.parametrize(
     ('name', 'giga'),
     [('lw_refinenet_resnet50', 255.8), ('lw_refinenet_mobilenet_v2', 68.7)],

@@ -99,10 +99,12 @@ def merge_last_pooling(stage: nn.Sequential, classifier: nn.Conv2d) -> nn.Module
 
     Nothing is between the two, so together they are one convolution, with the classifier's few
     channels: one of the four largest convolutions of the network less (our choice; the same
-    logits but for rounding).
+    logits but for rounding). With so many classes that it would cost more, nothing is changed.
     """
     *others, last = stage[0].children()
     assert isinstance(last, nn.Conv2d)
+    if classifier.weight[0, 0].numel() * classifier.out_channels >= last.out_channels:
+        return classifier
     stage[0] = _PoolingBeforeClassifier(others)
     return _ClassifierOfBoth(classifier, last)
 
