@@ -502,16 +502,13 @@ def benchmark(
     run_benchmark(plan, out, Console())
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={'allow_extra_args': True, 'ignore_unknown_options': True},
-)
+@app.command(context_settings={'allow_extra_args': True, 'ignore_unknown_options': True})
 def node(context: typer.Context) -> None:
     """Run the segmentation node; arguments as for ros2 run: --ros-args -r image:=/camera ..."""
     from lwseg_ros.ros.node import main as run
 
     sys.argv[1:] = context.args
-    run()
+    sys.exit(run())
 
 
 def main() -> None:

@@ -132,3 +132,16 @@ def test_wrong_recipe_is_one_sentence(tmp_path):
 
 def test_no_command_shows_the_commands():
     assert 'evaluate' in lwseg('--help').stdout
+
+
+def test_a_node_that_cannot_start_fails():
+    pytest.importorskip('rclpy')
+    assert "no model '/no/model.onnx'" in refused(
+        'node', '--ros-args', '-p', 'model.path:=/no/model.onnx'
+    )
+
+
+def test_help_of_the_node_starts_none():
+    done = lwseg('node', '--help')
+    assert done.returncode == 0
+    assert '--ros-args' in done.stdout
