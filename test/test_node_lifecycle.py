@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -187,23 +188,23 @@ def _usage(node):
     }
 
 
-def test_a_stopped_node_gives_its_shared_memory_back(start):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_node_gives_its_shared_memory_back(start, number):
     driver = Driver()
     node = start()
     driver.spin_until(lambda: driver.diagnostics, 'the node at work')
-    _stop_without_segments(driver, node)
+    _stop_without_segments(driver, node, number)
 
 
 def test_a_node_stopped_while_it_configures_gives_its_shared_memory_back(start):
     driver = Driver()
     node = start(model__warmup_iterations=1000, model__input_size='2500x2000')
     driver.spin_until(lambda: 'model tiny runs on' in node.log, 'the node warming up')
-    _stop_without_segments(driver, node)
-    assert node.process.returncode == 0
+    _stop_without_segments(driver, node, signal.SIGTERM)
     assert 'Traceback' not in node.log
 
 
-def _stop_without_segments(driver, node):
+def _stop_without_segments(driver, node, number):
     mapped = Path('/proc', str(node.process.pid), 'maps').read_text(encoding='utf-8').split()
     mapped = [word for word in mapped if word.startswith('/dev/shm/fastrtps_')]
     if not mapped:
@@ -211,5 +212,6 @@ def _stop_without_segments(driver, node):
     segments = [Path(name) for name in mapped if '_port' not in name]  # ports are of the domain
     assert segments
     driver.close()
-    assert node.stop() < 1.0
+    assert node.stop(number) < 1.0
+    assert node.process.returncode == 0
     assert not [segment for segment in segments if segment.exists()]

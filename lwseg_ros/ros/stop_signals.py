@@ -1,4 +1,4 @@
-"""End the process within a second of SIGINT or SIGTERM, whatever it is doing."""
+"""End the process within a second of SIGINT, SIGTERM or SIGHUP, whatever it is doing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ CLEAN_UP_S = 0.3
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM call `stop` from a thread of their own.
+    """While entered, SIGINT, SIGTERM and SIGHUP call `stop` from a thread of their own.
+
+    SIGHUP, of a terminal that is closed, does not if it is ignored, as nohup has it.
 
     Python runs signal handlers in the main thread only, which may sit in a library for seconds
     (building or running a model). A process that has not left the context after the grace period
@@ -34,7 +36,8 @@ class StopSignals:
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._previous = {
             number: signal.signal(number, lambda *_: None)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         self._watcher.start()
         return self
