@@ -180,8 +180,8 @@ def _ranking(
 class Quantizer:
     """The fp32 graph of a model and the ranges of its activations.
 
-    `layers` are the nodes of the convolutions that can be quantized: all but the last, whose
-    logits are compared and turned into probabilities.
+    `layers` are the nodes of the convolutions, all of which can be quantized. The logits are not:
+    they are compared and turned into probabilities.
     """
 
     def __init__(self, path: Path, info: ModelInfo, folder: Path) -> None:
@@ -191,14 +191,13 @@ class Quantizer:
         self._model = shape_inference.infer_shapes(_with_float_weights(onnx.load(str(path))))
         nodes = list(self._model.graph.node)
         convolutions = [index for index, node in enumerate(nodes) if node.op_type == 'Conv']
-        self.layers = [nodes[index].name for index in convolutions[:-1]]
-        self._classifier = nodes[convolutions[-1]].name
+        self.layers = [nodes[index].name for index in convolutions]
         self._weights = {nodes[index].name: nodes[index].input[1] for index in convolutions}
         types = {v.name: v.type.tensor_type.elem_type for v in self._model.graph.value_info}
         constants = {tensor.name for tensor in self._model.graph.initializer}
         self._nodes = [
             node.name
-            for node in nodes[: convolutions[-1]]
+            for node in nodes[: convolutions[-1] + 1]
             if node.op_type in QUANTIZED_OPERATORS
             and types.get(node.output[0]) == TensorProto.FLOAT
             # TensorRT takes no quantized constants but weights.
@@ -232,7 +231,7 @@ class Quantizer:
 
     def unquantized(self, keep: Sequence[str]) -> list[str]:
         """Return the names of the weights that stay in floating point with the layers `keep`."""
-        return [self._weights[layer] for layer in (*keep, self._classifier)]
+        return [self._weights[layer] for layer in keep]
 
     def write(self, keep: Sequence[str], info: ModelInfo, path: Path | None = None) -> Path:
         """Write the model with all but the layers `keep` in int8, and return its path."""
@@ -257,6 +256,7 @@ class Quantizer:
         )
         quantizer.quantize_model()
         model = quantizer.model.model
+        _leave_unquantized(model.graph, _logits(self._model.graph))
         _feed_unquantized(model.graph, keep)
         _share_zero_point(model.graph)
         del model.graph.value_info[:]
@@ -358,6 +358,31 @@ def _feed_unquantized(graph: Any, layers: Sequence[str]) -> None:
         used = {name for node in graph.node for name in node.input}
         for node in [n for n in graph.node if n.op_type == kind and n.output[0] not in used]:
             graph.node.remove(node)
+
+
+def _logits(graph: Any) -> set[str]:
+    """Return the outputs of the last convolutions, behind which there are no others."""
+    makers = {name: node for node in graph.node for name in node.output}
+    ahead, found = [value.name for value in graph.output], set()
+    while ahead:
+        node = makers.pop(ahead.pop(), None)
+        if node is not None and node.op_type == 'Conv':
+            found.add(node.output[0])
+        elif node is not None:
+            ahead += node.input
+    return found
+
+
+def _leave_unquantized(graph: Any, tensors: set[str]) -> None:
+    """Give those who use some tensors what they are, not what is left of them in int8."""
+    users = {name: node for node in graph.node for name in node.input}
+    for quantize in [node for node in graph.node if node.op_type == 'QuantizeLinear']:
+        if quantize.input[0] in tensors:
+            dequantized = users[quantize.output[0]].output[0]
+            for node in graph.node:
+                for position, name in enumerate(node.input):
+                    if name == dequantized:
+                        node.input[position] = quantize.input[0]
 
 
 def _share_zero_point(graph: Any) -> None:
