@@ -51,26 +51,41 @@ def bare_onnxruntime_task(
     """Return ONNX Runtime, fp32, of the network alone: float image to logits at stride 4."""
     source = find_model(model)
     assert source.safetensors is not None
-    network = load_network(source.safetensors, source.info)
-    return bare_task(network, size, folder / 'bare.onnx', threads)
+    path = folder / 'bare.onnx'
+    export_bare(load_network(source.safetensors, source.info), size, path)
+    return onnxruntime_task(path, threads)
 
 
-def bare_task(
-    network: nn.Module, size: tuple[int, int], path: Path, threads: int | None = None
-) -> Task:
-    """Return ONNX Runtime, fp32, of a network alone at a size (height, width)."""
-    image = torch.rand(1, 3, *size)
+def export_bare(network: nn.Module, size: tuple[int, int], path: Path) -> None:
+    """Write a network alone at a size (height, width) as ONNX: float image to logits."""
     with torch.no_grad(), quiet_exporter():
-        program = torch.onnx.export(network, (image,), dynamo=True, verbose=False)
+        program = torch.onnx.export(
+            network, (torch.rand(1, 3, *size),), dynamo=True, verbose=False
+        )
     assert program is not None
     program.save(str(path))
+
+
+def onnxruntime_task(path: Path, threads: int | None = None) -> Task:
+    """Return ONNX Runtime, as it is by itself, of an ONNX file with one float input."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     if threads is not None:
         settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), settings, providers=['CPUExecutionProvider'])
-    (name,) = (value.name for value in session.get_inputs())
-    return lambda: session.run(None, {name: image.numpy()})
+    (given,) = session.get_inputs()
+    image = np.random.default_rng(0).random(given.shape, np.float32)
+    return lambda: session.run(None, {given.name: image})
+
+
+def openvino_task(path: Path) -> Task:
+    """Return OpenVINO, as it is by itself but for latency, of an ONNX file with one input."""
+    import openvino
+
+    compiled = openvino.compile_model(str(path), 'CPU', {'PERFORMANCE_HINT': 'LATENCY'})
+    request = compiled.create_infer_request()
+    image = np.random.default_rng(0).random(tuple(compiled.input(0).shape), np.float32)
+    return lambda: request.infer([image], share_inputs=True, share_outputs=True)
 
 
 def model_of_classes(network: str, classes: int, path: Path) -> nn.Module:

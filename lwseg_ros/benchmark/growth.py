@@ -44,36 +44,48 @@ def time_pixels(
     return rows
 
 
-def time_classes(seconds: float, advance: Callable[[str], None]) -> list[dict[str, Any]]:
+def time_classes(
+    backend: str, seconds: float, advance: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Return the time of an untrained network of 19, 60 and 150 classes at 512x512.
 
-    In ONNX Runtime in fp32: `network_ms` of the network alone up to its logits, `engine_ms` with
-    everything from pixels to labels, confidence and drivable score.
+    On one backend: `network_ms` of the network alone up to its logits, as OpenVINO by itself runs
+    it or, for any other backend, ONNX Runtime in fp32; `engine_ms` with everything from pixels to
+    labels, confidence and drivable score.
     """
-    from lwseg_ros.benchmark.baselines import bare_task, model_of_classes
+    from lwseg_ros.benchmark.baselines import (
+        export_bare,
+        model_of_classes,
+        onnxruntime_task,
+        openvino_task,
+    )
 
     with tempfile.TemporaryDirectory(prefix='lwseg_') as folder:
         tasks: dict[tuple[int, str], Callable[[], object]] = {}
         for classes in CLASSES:
             advance(f'exporting {classes} classes')
             path = Path(folder, f'{classes}.onnx')
-            network = model_of_classes(NETWORK, classes, path)
-            bare = bare_task(network, (512, 512), path.with_suffix('.bare'))
-            tasks[classes, 'network_ms'] = bare
-            tasks[classes, 'engine_ms'] = engine_task(Segmenter.load(path, 'onnxruntime'))
+            bare = path.with_suffix('.bare.onnx')
+            export_bare(model_of_classes(NETWORK, classes, path), (512, 512), bare)
+            segmenter = Segmenter.load(path, backend)
+            engine = segmenter.backend.description
+            alone_task = openvino_task if engine.startswith('openvino') else onnxruntime_task
+            tasks[classes, 'network_ms'] = alone_task(bare)
+            tasks[classes, 'engine_ms'] = engine_task(segmenter)
         times: dict[tuple[int, str], list[float]] = {key: [] for key in tasks}
         for turn in time_in_turns(tasks, seconds):
             advance(f'{turn.key[0]} classes')
             times[turn.key] += turn.times_ms
     rows = []
     for classes in CLASSES:
-        alone, engine = (percentiles(times[classes, k]) for k in ('network_ms', 'engine_ms'))
-        share = 1 - alone['p50'] / engine['p50']
+        alone, whole = (percentiles(times[classes, k]) for k in ('network_ms', 'engine_ms'))
+        share = 1 - alone['p50'] / whole['p50']
         rows.append(
             {
                 'classes': classes,
+                'engine': engine,
                 'network_ms': alone,
-                'engine_ms': engine,
+                'engine_ms': whole,
                 'share_around_the_network': round(max(share, 0.0), 3),
             }
         )

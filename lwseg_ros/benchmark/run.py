@@ -99,7 +99,7 @@ def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
             result['end_to_end'] = time_end_to_end(first, plan.transports, plan.seconds, advance)
         if 'growth' in plan.modes:
             result['pixels'] = time_pixels(first[0], plan.seconds, advance)
-            result['classes'] = time_classes(plan.seconds, advance)
+            result['classes'] = time_classes(first[0].backend, plan.seconds, advance)
             result['cameras'] = time_cameras(first[0], CAMERAS, plan.seconds, advance)
     write_report(result, out)
     print_tables(result, console)
