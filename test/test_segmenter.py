@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from lwseg_ros import LabelSpace, Segmenter
 from lwseg_ros.errors import DataError, FrameError, InferenceError, LwsegError, ModelError
-from lwseg_ros.inference.segmenter import aligned_size, parse_size
+from lwseg_ros.inference.segmenter import aligned_size, enlarged, parse_size
 
 CELL = 60
 
@@ -210,3 +211,20 @@ def test_damaged_graph_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r'damaged\.onnx'):
         Segmenter.load(path)
+
+
+@pytest.mark.parametrize('size', [(720, 1280), (321, 481), (321, 1280), (200, 1501), (7, 5)])
+def test_planes_are_resized_as_opencv_does(size: tuple[int, int]) -> None:
+    planes = np.random.default_rng(0).integers(0, 256, (3, 321, 481)).astype(np.uint8)
+    labels, confidence, drivable = (
+        cv2.resize(plane, size[::-1], interpolation=interpolation)
+        for plane, interpolation in zip(
+            planes,
+            (cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST_EXACT, cv2.INTER_LINEAR),
+            strict=True,
+        )
+    )
+    given = enlarged(planes, size)
+    assert np.array_equal(given.labels, labels)
+    assert np.array_equal(given.confidence, confidence)
+    assert np.array_equal(given.drivable_score, drivable)
