@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -132,6 +134,22 @@ def test_a_frame_without_an_answer_does_not_cost_the_batch_its_own(driver, start
     assert driver.state == 'active'
 
 
+@contextmanager
+def node_here(**parameters):
+    """Give an active node in this process, for faults that no message and no model can bring."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    given = [Parameter(name.replace('__', '.'), value=v) for name, v in parameters.items()]
+    node = SegmentationNode(context=context, parameter_overrides=given)
+    try:
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        yield node
+    finally:
+        node.release()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
 def test_a_batch_that_finds_no_memory_does_not_end_the_work(monkeypatch, tiny_model):
     def call(self, image, *size):
         if isinstance(image, list):
@@ -140,14 +158,8 @@ def test_a_batch_that_finds_no_memory_does_not_end_the_work(monkeypatch, tiny_mo
 
     answer = Segmenter.__call__
     monkeypatch.setattr(Segmenter, '__call__', call)
-    given = {'model.path': str(tiny_model), 'model.max_batch': 2, 'cameras': ['front', 'left']}
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = SegmentationNode(
-        context=context, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()]
-    )
-    try:
-        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+    cameras = ['front', 'left']
+    with node_here(model__path=str(tiny_model), model__max_batch=2, cameras=cameras) as node:
         worker, end = node._worker, time.monotonic() + DEADLINE_S
         while not all(camera.counts.snapshot()['processed'] > 3 for camera in node._cameras):
             assert worker.is_alive
@@ -155,7 +167,22 @@ def test_a_batch_that_finds_no_memory_does_not_end_the_work(monkeypatch, tiny_mo
             for camera in node._cameras:
                 worker.slots.put(camera.name, Frame(_plain('road'), time.monotonic()))
         assert node.fault == worker.fault == ''
-    finally:
-        node.release()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+
+
+def test_an_inference_that_does_not_end_is_told(driver, monkeypatch, tiny_model):
+    released = threading.Event()
+    answer = Segmenter.__call__
+    monkeypatch.setattr(Segmenter, '__call__', lambda *a: released.wait() and answer(*a))
+    monkeypatch.setattr('lwseg_ros.ros.worker.STUCK_S', 0.2)
+    with node_here(model__path=str(tiny_model)) as node:
+
+        def message():
+            node._diagnose()
+            return driver.diagnostics.get('message', '')
+
+        node._worker.slots.put('', Frame(_plain('road'), time.monotonic()))
+        driver.spin_until(lambda: 'has been running for' in message(), 'a word about it')
+        assert driver.diagnostics['level'] == '2'
+        released.set()
+        driver.spin_until(lambda: 'has been running for' not in message(), 'that it ended')
+        assert node._cameras[0].counts.snapshot()['processed'] == 1

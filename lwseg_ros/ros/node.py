@@ -243,7 +243,8 @@ class SegmentationNode(LifecycleNode):
         about = {}
         if self._segmenter is not None:
             about = {'model': self._segmenter.info.name, 'backend': self._segmenter.description}
-        self._diagnostics.publish(self.fault, self._cameras, about)
+        stuck = self._worker.stuck if self._worker is not None else ''
+        self._diagnostics.publish(self.fault or stuck, self._cameras, about)
 
     # Services
 

@@ -23,6 +23,9 @@ from lwseg_ros.ros.image_messages import image_from_message
 MAX_FAILURES_IN_A_ROW = 5
 """Inferences that fail one after another before the worker gives up (our choice)."""
 
+STUCK_S = 10.0
+"""An inference that takes so long may never end (our choice)."""
+
 STOP_GRACE_S = 0.4
 
 
@@ -42,6 +45,7 @@ class Worker:
         self._node = node
         self._cameras = {camera.name: camera for camera in cameras}
         self._failures_in_a_row = 0
+        self._busy_since: float | None = None
         # The thread alone holds the model: it is free when both the node and the thread let go.
         self._thread = threading.Thread(
             target=self._run, args=(segmenter,), name='inference', daemon=True
@@ -52,6 +56,18 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether the thread has not ended, be it that an inference takes long."""
         return self._thread.is_alive()
+
+    @property
+    def stuck(self) -> str:
+        """A sentence on an inference that takes longer than any should, else empty."""
+        since = self._busy_since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        if seconds < STUCK_S:
+            return ''
+        return (
+            f'an inference has been running for {seconds:.0f} s, and no frame gets an answer: '
+            'start the node again if it does not end, or take a smaller model'
+        )
 
     def stop(self) -> None:
         """Take no more frames, and wait for the end, but no longer than the grace period.
@@ -64,6 +80,7 @@ class Worker:
 
     def _run(self, segmenter: Segmenter) -> None:
         while not self.fault and (taken := self.slots.take(segmenter.batch)):
+            self._busy_since = time.monotonic()
             frames = []
             for name, newest in taken:
                 camera = self._cameras[name]
@@ -73,6 +90,7 @@ class Worker:
             for frame, segmentation in zip(frames, segmentations, strict=True):
                 with self._accounted(frame.camera):
                     self._answer(frame, segmentation or self._alone(segmenter, frame))
+            self._busy_since = None
 
     @contextlib.contextmanager
     def _accounted(self, camera: Camera) -> Iterator[None]:
