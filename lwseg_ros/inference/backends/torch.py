@@ -15,6 +15,7 @@ from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
 from lwseg_ros.inference.graph import ImageToLabels, fold_norms, load_network
 from lwseg_ros.inference.model_file import ModelSource
 from lwseg_ros.inference.self_check import label_agreement, refusal
+from lwseg_ros.networks.layers import SegmentationNetwork
 
 _GPU_BATCH = 8
 _LEAST_HALF_CAPABILITY = (7, 0)  # from here on NVIDIA GPUs compute in half faster than in fp32
@@ -215,6 +216,9 @@ def _graph(source: ModelSource, half: bool) -> ImageToLabels:
     network = load_network(source.safetensors, source.info)
     if half:
         fold_norms(network)
+    if isinstance(network, SegmentationNetwork):
+        network.simplify()
+    if half:
         network = _InHalf(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ImageToLabels(network, source.info.mean, source.info.std).eval()
