@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -484,7 +485,7 @@ def benchmark(
         from lwseg_ros.benchmark.report import compare as show
         from lwseg_ros.benchmark.report import read_result
 
-        show(read_result(compare[0]), read_result(compare[1]), Console())
+        show(read_result(compare[0]), read_result(compare[1]), _wide_console())
         return
     from lwseg_ros.benchmark.run import Plan, run_benchmark
 
@@ -499,7 +500,13 @@ def benchmark(
         seconds=seconds,
         threads=threads,
     )
-    run_benchmark(plan, out, Console())
+    run_benchmark(plan, out, _wide_console())
+
+
+def _wide_console() -> Console:
+    """Return a console for wide tables: a file or a pipe has no width of its own."""
+    has_width = sys.stdout.isatty() or 'COLUMNS' in os.environ
+    return Console(width=None if has_width else 200)
 
 
 @app.command(context_settings={'allow_extra_args': True, 'ignore_unknown_options': True})

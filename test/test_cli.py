@@ -1,6 +1,7 @@
 """The `lwseg` command as a user runs it: a process, its exit status, its output."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ def lwseg(*arguments):
         capture_output=True,
         text=True,
         timeout=300,
+        env=dict(os.environ),  # without the COLUMNS that readline sets behind Python's back
     )
 
 
@@ -145,3 +147,18 @@ def test_help_of_the_node_starts_none():
     done = lwseg('node', '--help')
     assert done.returncode == 0
     assert '--ros-args' in done.stdout
+
+
+def test_tables_that_are_written_to_a_file_are_whole(tmp_path):
+    from lwseg_ros.benchmark.report import FORMAT
+
+    row = {
+        **{'model': 'a_model_of_a_rather_long_name', 'backend': 'onnxruntime'},
+        **{'precision': 'auto', 'size': '1025x769', 'engine_ms': {'p50': 12.5}},
+    }
+    for name in ('before.json', 'after.json'):
+        result = {'format': FORMAT, 'environment': {'machine': {}}, 'engines': [row]}
+        (tmp_path / name).write_text(json.dumps(result))
+    done = lwseg('benchmark', '--compare', tmp_path / 'before.json', tmp_path / 'after.json')
+    assert done.returncode == 0, done.stderr
+    assert 'a_model_of_a_rather_long_name onnxruntime auto 1025x769' in done.stdout
