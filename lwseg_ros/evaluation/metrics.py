@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import cv2
@@ -101,7 +102,7 @@ def pair_counts(
 
 def figure(value: float) -> float | None:
     """Return a metric as JSON holds it: rounded, None where it is undefined (NaN)."""
-    return None if np.isnan(value) else round(float(value), 6)
+    return None if math.isnan(value) else round(float(value), 6)
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ of several bags, merged, are what one process would have counted over all of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.evaluate import Accuracy
-from lwseg_ros.evaluation.metrics import figure, ratio
+from lwseg_ros.evaluation.metrics import figure
 from lwseg_ros.evaluation.replay_result import (
     FIGURES,
     HIGHER_IS_BETTER,
@@ -89,18 +90,23 @@ class Layout(NamedTuple):
         accuracy = self.accuracy(vector)
         against_truth = {**accuracy.figures(), **accuracy.other_figures()} if accuracy else {}
         others = {
-            'flicker': ratio(sums['changed'], sums['compared']),
-            'drivable_stability': ratio(sums['drivable_both'], sums['drivable_either']),
-            'low_confidence': ratio(sums['low_confidence'], sums['pixels']),
-            'confidence': ratio(sums['confidence_sum'], 255 * sums['pixels']),
-            'agreement': ratio(agreement['equal'], agreement['pixels']),
-            'drivable_agreement': ratio(
+            'flicker': _share(sums['changed'], sums['compared']),
+            'drivable_stability': _share(sums['drivable_both'], sums['drivable_either']),
+            'low_confidence': _share(sums['low_confidence'], sums['pixels']),
+            'confidence': _share(sums['confidence_sum'], 255 * sums['pixels']),
+            'agreement': _share(agreement['equal'], agreement['pixels']),
+            'drivable_agreement': _share(
                 agreement['drivable_both'], agreement['drivable_either']
             ),
-            'drivable_share': ratio(sums['drivable'], sums['pixels']),
+            'drivable_share': _share(sums['drivable'], sums['pixels']),
         }  # fmt: skip
-        values = {name: figure(float(value)) for name, value in others.items()}
+        values = {name: figure(value) for name, value in others.items()}
         return {name: values.get(name, against_truth.get(name)) for name in FIGURES}
+
+
+def _share(part: int, whole: int) -> float:
+    """Return part / whole, NaN where the whole is nothing."""
+    return part / whole if whole else math.nan
 
 
 def accuracy_counts(accuracy: Accuracy) -> AccuracyCounts:
