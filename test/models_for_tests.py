@@ -40,6 +40,24 @@ def tiny_network(sharpness: float = 4.0) -> 'torch.nn.Module':  # noqa: F821, UP
     return network.eval()
 
 
+def make_slow_model(path: Path) -> Path:
+    """Export a model that takes long, 1.4 MMAC a pixel of its input, and little memory."""
+    import torch
+
+    from lwseg_ros.inference.graph import export_onnx
+
+    torch.manual_seed(0)
+    again = torch.nn.Conv2d(128, 128, 3, padding=1)  # one set of weights for all its layers
+    classes = tiny_info().label_space.num_classes
+    layers = [
+        torch.nn.Conv2d(3, 128, 1, stride=4),
+        *[again] * 150,
+        torch.nn.Conv2d(128, classes, 1),
+    ]
+    export_onnx(torch.nn.Sequential(*layers).eval(), tiny_info('slow'), path)
+    return path
+
+
 def make_network_model(name: str, path: Path) -> 'torch.nn.Module':  # noqa: F821, UP037
     """Export a network of the catalog, for the 11 CamVid classes, and return it.
 

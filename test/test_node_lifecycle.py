@@ -14,6 +14,7 @@ rclpy = pytest.importorskip('rclpy')
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from models_for_tests import make_slow_model  # noqa: E402
 from ros_for_tests import Driver, image_message  # noqa: E402
 
 CONFIGURE, ACTIVATE = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
@@ -106,15 +107,22 @@ def test_an_error_in_a_transition_is_logged_and_recovered_from(driver, start, bo
     assert driver.state == 'active'
 
 
+@pytest.fixture(scope='module')
+def slow_model(tmp_path_factory):
+    pytest.importorskip('torch', reason='the slow model is exported with PyTorch')
+    return make_slow_model(tmp_path_factory.mktemp('models') / 'slow.onnx')
+
+
 @pytest.mark.parametrize(
     'transitions', [(DEACTIVATE, CLEANUP), (Transition.TRANSITION_ACTIVE_SHUTDOWN,)]
 )
-def test_stopping_does_not_wait_for_a_long_inference(driver, start, transitions):
+def test_stopping_does_not_wait_for_a_long_inference(driver, start, slow_model, transitions):
     # ONNX Runtime's own threads end with its model; those of other libraries stay.
     node = start(
         autostart=False,
+        model__path=slow_model,
         model__backend='onnxruntime',
-        model__input_size='2500x2000',
+        model__input_size='640x480',  # some seconds on a laptop
         model__warmup_iterations=0,
     )
     message = image_message(np.zeros((96, 128, 3), np.uint8))
