@@ -40,16 +40,12 @@ def test_overload_costs_frames_but_neither_age_nor_memory(driver, start):
         message.header.stamp = driver.node.get_clock().now().to_msg()
         camera.publish(message)
 
-    def memory_mb():
-        pages = int(Path('/proc', str(node.process.pid), 'statm').read_text().split()[1])
-        return pages * os.sysconf('SC_PAGESIZE') / 1e6
-
     timer = driver.node.create_timer(1 / RATE_HZ, send)
     driver.spin_until(lambda: len(masks) >= 5, 'the first masks')
-    before_mb = memory_mb()
+    before_mb = _memory_mb(node)
     end_s = time.monotonic() + OVERLOAD_S
     driver.spin_until(lambda: time.monotonic() > end_s, 'the end of the overload')
-    after_mb = memory_mb()
+    after_mb = _memory_mb(node)
     timer.cancel()
     counts = driver.counts()
 
@@ -63,6 +59,24 @@ def test_overload_costs_frames_but_neither_age_nor_memory(driver, start):
         work_ms = ms['decode_ms'] + ms['infer_ms'] + ms['publish_ms']
         # One inference and one period, and what a busy host takes; a queue would double it.
         assert ms['age_ms'] <= 1.25 * work_ms + 1e3 * (1 / RATE_HZ + BUSY_HOST_S)
+
+
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='reads memory from /proc')
+def test_a_frame_leaves_nothing_behind(driver, start):
+    node = start(input__max_rate_hz=50.0)
+    camera = driver.camera()
+    message = image_message(SMALL[:8, :8])
+
+    driver.node.create_timer(1e-3, lambda: camera.publish(message))
+
+    def memory_mb_after(frames):
+        driver.spin_until(
+            lambda: int(driver.diagnostics.get('frames received', 0)) >= frames, f'{frames} frames'
+        )
+        return _memory_mb(node)
+
+    first_mb = memory_mb_after(2_000)
+    assert memory_mb_after(12_000) - first_mb < 1  # 100 bytes a frame
 
 
 def test_simulated_time_may_jump_and_stamps_be_missing(driver, start):
@@ -136,3 +150,8 @@ def test_old_stamps_without_simulated_time_are_old_however_they_jump(driver, sta
             'the old frame dropped',
         )
     assert not masks
+
+
+def _memory_mb(node):
+    pages = int(Path('/proc', str(node.process.pid), 'statm').read_text().split()[1])
+    return pages * os.sysconf('SC_PAGESIZE') / 1e6
