@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -303,7 +304,11 @@ def bag_evaluate(
         fail_if=tuple(fail_if or ()),
         report=report,
     )
-    evaluated = evaluate_bags(bags, out, settings, Console(), options)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+    try:
+        evaluated = evaluate_bags(bags, out, settings, Console(), options)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     if evaluated.interrupted:
         raise KeyboardInterrupt
     complaints = evaluated.complaints()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 # Tests that run at the same time on one host must not hear each other. 1..101 is what Linux's
 # ephemeral ports leave free.
 os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+
+# nohup and the background of a shell ignore signals for all that is started in them; what tests
+# start must hear them.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope='session')

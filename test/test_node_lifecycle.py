@@ -196,16 +196,8 @@ def _usage(node):
     }
 
 
-@pytest.fixture
-def without_nohup():
-    """Let SIGHUP reach what a test starts, also where the tests themselves are run by nohup."""
-    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, previous)
-
-
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_node_gives_its_shared_memory_back(start, without_nohup, number):
+def test_a_stopped_node_gives_its_shared_memory_back(start, number):
     driver = Driver()
     node = start()
     driver.spin_until(lambda: driver.diagnostics, 'the node at work')

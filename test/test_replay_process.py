@@ -41,8 +41,9 @@ def run(*arguments: object, limit: int | None = None) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_partial_result_and_the_next_run_completes_it(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path, tiny_model: Path, number: int
 ) -> None:
     # So many frames that the run cannot end before the signal reaches it.
     bag = write_ros2(tmp_path / 'drive', camera_rows(300))
@@ -54,7 +55,7 @@ def test_ctrl_c_leaves_a_partial_result_and_the_next_run_completes_it(
     records = out / '.drive.part' / 'frames.jsonl'
     while process.poll() is None and not (records.exists() and records.stat().st_size):
         os.sched_yield()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, output + errors
     assert 'Traceback' not in errors
