@@ -96,10 +96,11 @@ def main() -> None:
                     wall, cpu = ((a + b) / 2 for a, b in zip(before, after, strict=True))
                     ratios[kind].append((wall / timing['seconds'], cpu / timing['cpu_seconds']))
                     before = after
-    print('of the speed of the engine alone | of all CPU time, the share of the engine')
+    print('of the speed of the engine alone (of the rounds) | the engine, of all CPU time')
     for kind, values in ratios.items():
         speed, share = (statistics.median(row) for row in zip(*values, strict=True))
-        print(f'{kind}: {speed:.0%} | {share:.0%}')
+        rounds = ' '.join(f'{value:.0%}' for value, _ in sorted(values))
+        print(f'{kind}: {speed:.0%} ({rounds}) | {share:.0%}')
 
 
 if __name__ == '__main__':
