@@ -121,8 +121,14 @@ def test_an_unknown_name_is_refused_with_the_one_that_was_meant(make_node):
         make_node(model__pth='road')
 
 
-def test_names_of_other_groups_are_left_to_other_nodes(make_node):
-    make_node(planner__speed=3.0, use_sim_time=False)
+def test_a_name_like_one_of_ours_is_warned_of(make_node, capfd):
+    make_node(camera=['front'])
+    assert 'there is no parameter camera: did you mean cameras?' in capfd.readouterr().err
+
+
+def test_other_names_are_left_to_other_nodes(make_node, capfd):
+    make_node(planner__speed=3.0, speed=3.0, use_sim_time=False)
+    assert 'there is no parameter' not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('size', ['source', 'network', '640x480', '1x1'])

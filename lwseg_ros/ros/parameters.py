@@ -399,10 +399,15 @@ def _given_at_start(node: Node) -> dict[str, Parameter]:
 
 
 def _refuse_unknown_names(node: Node) -> None:
-    """Refuse names like `model.pth`; names of other groups may be meant for other nodes."""
+    """Refuse names like `model.pth`, and warn of `camera`: others may be meant for other nodes."""
     names = [parameter.name for parameter in PARAMETERS]
     groups = {name.split('.')[0] for name in names if '.' in name}
     for given in _given_at_start(node):
-        if given.split('.')[0] in groups and given not in names:
-            close = difflib.get_close_matches(given, names, n=1, cutoff=0)[0]
-            raise LwsegError(f'there is no parameter {given}: did you mean {close}?')
+        if given in names:
+            continue
+        ours = given.split('.')[0] in groups
+        for alike in difflib.get_close_matches(given, names, n=1, cutoff=0 if ours else 0.8):
+            sentence = f'there is no parameter {given}: did you mean {alike}?'
+            if ours:
+                raise LwsegError(sentence)
+            node.get_logger().warning(sentence)
