@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -276,6 +275,7 @@ def bag_evaluate(
     """Evaluate a model on every image of recorded drives; docs/replay.md tells what comes out."""
     from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
     from lwseg_ros.evaluation.replay_settings import Settings
+    from lwseg_ros.ros.node_process import terminable
 
     settings = Settings(
         model=model,
@@ -304,11 +304,8 @@ def bag_evaluate(
         fail_if=tuple(fail_if or ()),
         report=report,
     )
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
-    try:
+    with terminable():
         evaluated = evaluate_bags(bags, out, settings, Console(), options)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     if evaluated.interrupted:
         raise KeyboardInterrupt
     complaints = evaluated.complaints()

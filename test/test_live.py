@@ -114,7 +114,10 @@ def test_raw_and_compressed_images_together_are_refused(tiny_model: Path, tmp_pa
     assert not (tmp_path / 'live.json').exists()
 
 
-def test_ctrl_c_leaves_the_figures_of_what_was_played(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_the_figures_of_what_was_played(
+    tiny_model: Path, tmp_path: Path, number: int
+) -> None:
     bag = write_bag(tmp_path / 'drive', 1200)
     program = (
         'import sys\nfrom pathlib import Path\n'
@@ -132,7 +135,7 @@ def test_ctrl_c_leaves_the_figures_of_what_was_played(tiny_model: Path, tmp_path
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == 'played\n'
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         start = time.monotonic()
         assert process.wait(30) != 0
     finally:

@@ -115,8 +115,8 @@ def own_domain_id() -> int:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM end the program as Ctrl-C does, so that the node and partial files go, too."""
-    with _handlers({signal.SIGTERM: lambda *_: sys.exit(128 + signal.SIGTERM)}):
+    """Make SIGTERM a KeyboardInterrupt, as Ctrl-C is: what was begun is ended in order."""
+    with _handlers({signal.SIGTERM: signal.default_int_handler}):
         yield
 
 
