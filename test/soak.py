@@ -199,7 +199,8 @@ def report(soak: Soak, counts: dict[str, int], stop_s: float, log: str) -> dict[
     lateness = (ages - work)[timely] - 1e3 / RATE_HZ
     memory = np.array([mb for _, mb in soak.memory_mb])
     growth = _growth(memory[len(memory) // 4 :])
-    warm_growth = _growth(np.array([mb for s, mb in soak.memory_mb if s > WARM_UP_S]))
+    warm = np.array([mb for s, mb in soak.memory_mb if s > WARM_UP_S])
+    warm_growth = _growth(warm)
     late = float(np.percentile(lateness, 99))
     sent, broken, refused = soak.camera.sent, soak.camera.broken_sent, counts['refused']
     ends = counts['processed'] + counts['dropped'] + refused
@@ -238,7 +239,9 @@ def report(soak: Soak, counts: dict[str, int], stop_s: float, log: str) -> dict[
             'last': round(float(memory[-1]), 1),
             'max': round(float(memory.max()), 1),
             'growth': round(growth, 1),
-            f'growth after {WARM_UP_S:.0f} s': round(warm_growth, 1),
+            f'growth after {WARM_UP_S:.0f} s': round(warm_growth, 1)
+            if warm.size
+            else 'not reached',
             'over_time': [(round(s, 1), round(mb, 1)) for s, mb in soak.memory_mb],
         },
         'stop_s': round(stop_s, 2),
