@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from lwseg_ros.evaluation.dataset import open_dataset
+from lwseg_ros.datasets.dataset import open_dataset
 from lwseg_ros.evaluation.evaluate import evaluate
 from lwseg_ros.inference.segmenter import Segmenter
 

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from lwseg_ros import Segmenter
-from lwseg_ros.demo.drive import GeneratedDrive
 from lwseg_ros.drivable.ground import (
     DRIVABLE,
     NOT_DRIVABLE,
@@ -17,6 +16,7 @@ from lwseg_ros.drivable.ground import (
 from lwseg_ros.drivable.mask import DrivableArea, drivable_mask, surely_not_drivable
 from lwseg_ros.label_space import IGNORE_ID
 from lwseg_ros.overlay import colorize, overlay
+from lwseg_ros.synthetic.drive import GeneratedDrive
 
 SIZE = (640, 360)
 IMAGES = Path(__file__).parent / 'images'

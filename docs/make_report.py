@@ -11,11 +11,11 @@ from PIL import Image
 from rich.console import Console
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from lwseg_ros.demo.drive import GeneratedDrive
-from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
-from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.replay.run import RunOptions, evaluate_bags
+from lwseg_ros.replay.settings import Settings
+from lwseg_ros.synthetic.drive import GeneratedDrive
 
 PICTURE = Path(__file__).parent / 'images' / 'report.png'
 SEED, WIDTH, HEIGHT, FRAMES, RATE_HZ = 1, 768, 432, 300, 15.0

@@ -22,14 +22,14 @@ import numpy.typing as npt
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from lwseg_ros import Segmenter
-from lwseg_ros.demo.drive import GeneratedDrive
-from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
-from lwseg_ros.evaluation.recording import Recording
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.bags.recording import Recording
+from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.replay.evaluation import evaluate_bag
+from lwseg_ros.replay.settings import Settings
+from lwseg_ros.synthetic.drive import GeneratedDrive
 
 CAMERA, LABELS = '/camera/image_raw/compressed', '/ground_truth/labels'
 KINDS = {

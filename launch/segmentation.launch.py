@@ -7,8 +7,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
 from launch import LaunchContext, LaunchDescription
-from lwseg_ros.ros.transport import apply_large_image_profile
 from lwseg_ros.share import config_file
+from lwseg_ros.transport import apply_large_image_profile
 
 ARGUMENTS = {
     'cameras': ('', 'camera names, as front,left; empty: as in params_file'),

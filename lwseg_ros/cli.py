@@ -110,8 +110,8 @@ def evaluate(
     data_root: DataRoot = None,
 ) -> None:
     """Measure a model on labelled images; docs/metrics.md defines the figures."""
+    from lwseg_ros.datasets.dataset import open_dataset
     from lwseg_ros.evaluation.contact_sheet import contact_sheet, encode_png
-    from lwseg_ros.evaluation.dataset import open_dataset
     from lwseg_ros.evaluation.evaluate import evaluate as run
     from lwseg_ros.evaluation.evaluate import worst_images
     from lwseg_ros.evaluation.report import print_report
@@ -185,8 +185,8 @@ def segment(
     ] = None,
 ) -> None:
     """Label images, folders, videos and bags: class ids as PNG, and overlays to look at."""
-    from lwseg_ros.evaluation.segment_files import FileOptions, segment_files
     from lwseg_ros.inference.segmenter import Segmenter
+    from lwseg_ros.segment_files import FileOptions, segment_files
 
     size = None if input_size == 'model' else input_size
     options = FileOptions(
@@ -273,9 +273,9 @@ def bag_evaluate(
     ] = False,
 ) -> None:
     """Evaluate a model on every image of recorded drives; docs/replay.md tells what comes out."""
-    from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
-    from lwseg_ros.evaluation.replay_settings import Settings
-    from lwseg_ros.ros.node_process import terminable
+    from lwseg_ros.live.signals import terminable
+    from lwseg_ros.replay.run import RunOptions, evaluate_bags
+    from lwseg_ros.replay.settings import Settings
 
     settings = Settings(
         model=model,
@@ -322,14 +322,14 @@ def bag_compare(
     ] = None,
 ) -> None:
     """Show what is better and what worse in B than in A, and what may be chance."""
-    from lwseg_ros.evaluation.replay_compare import (
+    from lwseg_ros.replay.compare import (
         compare,
         compare_live,
         print_comparison,
         read_live_frames,
         read_result,
     )
-    from lwseg_ros.evaluation.replay_result import write_json
+    from lwseg_ros.replay.result import write_json
 
     results = read_result(a), read_result(b)
     comparison = compare(*results)

@@ -12,8 +12,8 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.replay.settings import Settings
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 FIRST_NS = 1_700_000_000_123_456_789

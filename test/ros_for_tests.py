@@ -24,7 +24,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from lwseg_ros.ros.transport import apply_large_image_profile
+from lwseg_ros.transport import apply_large_image_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 30.0

@@ -36,8 +36,8 @@ from ros_for_tests import (
 )
 from sensor_msgs.msg import Image
 
-from lwseg_ros.demo.drive import GeneratedDrive
-from lwseg_ros.ros.transport import PROFILE_VARIABLES
+from lwseg_ros.synthetic.drive import GeneratedDrive
+from lwseg_ros.transport import PROFILE_VARIABLES
 
 RATE_HZ = 60
 PICTURES = 8

@@ -15,9 +15,9 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as Ros2Writer
 from rosbags.typesys import Stores, get_typestore
 
+from lwseg_ros.bags.images import open_bag
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.bag import open_bag
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.image_messages import image_from_message
 
 SHARED = Path(os.environ.get('LWSEG_DATA', Path(__file__).parents[2] / 'shared' / 'data')).parent
 HIGHWAY = SHARED / 'bags' / 'highway_960x540'

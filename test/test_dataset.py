@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
+from lwseg_ros.datasets.dataset import open_dataset, read_labels, read_pair
+from lwseg_ros.datasets.layouts import FORMATS
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.dataset import open_dataset, read_labels, read_pair
-from lwseg_ros.evaluation.layouts import FORMATS
 
 DOCS = Path(__file__).resolve().parents[1] / 'docs' / 'datasets.md'
 

@@ -21,13 +21,13 @@ from rich.console import Console
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 
+from lwseg_ros.bags.images import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message
 from lwseg_ros.demo import recording
-from lwseg_ros.demo.drive import GeneratedDrive
 from lwseg_ros.demo.run import DRIVE_SEED, run_demo
 from lwseg_ros.errors import DataError, LwsegError, ModelError
-from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.synthetic.drive import GeneratedDrive
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get('LWSEG_DATA', ROOT.parent / 'shared' / 'data')).parent

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lwseg_ros.demo.drive import Camera, GeneratedDrive
-from lwseg_ros.demo.scene import KINDS, MATERIAL_LABELS, Material
 from lwseg_ros.errors import DataError
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.synthetic.drive import Camera, GeneratedDrive
+from lwseg_ros.synthetic.scene import KINDS, MATERIAL_LABELS, Material
 
 SIZE = (320, 192)
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from lwseg_ros.cli import app
+from lwseg_ros.datasets.dataset import open_dataset
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.contact_sheet import ERRORS, contact_sheet, error_map
-from lwseg_ros.evaluation.dataset import open_dataset
 from lwseg_ros.evaluation.evaluate import Comparison, evaluate, worst_images
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from lwseg_ros.demo.drive import DriveFrame, GeneratedDrive
 from lwseg_ros.drivable.ground import (
     DRIVABLE,
     NOT_DRIVABLE,
@@ -19,6 +18,7 @@ from lwseg_ros.drivable.mask import drivable_mask, surely_not_drivable
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.synthetic.drive import DriveFrame, GeneratedDrive
 
 ROAD = LabelSpace.load('camvid').class_id('road')
 PLANE = GroundPlane(camera_height=1.2, camera_pitch=0.1, resolution=0.1, extent=12.0)

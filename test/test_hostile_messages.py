@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from lwseg_ros.errors import FrameError
-from lwseg_ros.ros.image_messages import ENCODINGS, image_from_message
+from lwseg_ros.image_messages import ENCODINGS, image_from_message
 
 ROOT = Path(__file__).resolve().parents[1]
 UINT32 = 2**32 - 1

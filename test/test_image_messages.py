@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lwseg_ros.errors import FrameError
-from lwseg_ros.ros.image_messages import ENCODINGS, image_from_message
+from lwseg_ros.image_messages import ENCODINGS, image_from_message
 
 HEIGHT, WIDTH = 48, 64
 

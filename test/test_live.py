@@ -18,11 +18,11 @@ pytest.importorskip('rosbags')
 
 from rosbags.rosbag2 import Writer
 
+from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.latency import CameraTimes, frame_figures
-from lwseg_ros.evaluation.live import LiveSettings, merge_live, replay_live
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.live.latency import CameraTimes, frame_figures
+from lwseg_ros.live.replay import LiveSettings, merge_live, replay_live
 
 ROOT = Path(__file__).resolve().parents[1]
 PERIOD_NS = 50_000_000
@@ -123,7 +123,7 @@ def test_ctrl_c_leaves_the_figures_of_what_was_played(
     bag = write_bag(tmp_path / 'drive', 1200)
     program = (
         'import sys\nfrom pathlib import Path\n'
-        'from lwseg_ros.evaluation.live import LiveSettings, replay_live\n'
+        'from lwseg_ros.live.replay import LiveSettings, replay_live\n'
         f'replay_live(Path({str(bag)!r}), [{FRONT!r}], Path({str(tmp_path)!r}),'
         f' LiveSettings({str(tiny_model)!r}), lambda n, _: n == 5 and print("played", flush=True))'
     )
@@ -176,8 +176,8 @@ def test_an_evaluation_with_a_live_replay(tiny_model: Path, tmp_path: Path) -> N
     pytest.importorskip('jinja2')
     from rich.console import Console
 
-    from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
-    from lwseg_ros.evaluation.replay_settings import Settings
+    from lwseg_ros.replay.run import RunOptions, evaluate_bags
+    from lwseg_ros.replay.settings import Settings
 
     bags = [write_bag(tmp_path / name, 12) for name in ('one', 'two')]
     settings = Settings(model=str(tiny_model), mcap=False, video=False)

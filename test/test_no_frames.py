@@ -16,7 +16,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from ros_for_tests import NodeProcess, node_command
 from sensor_msgs.msg import Image
 
-from lwseg_ros.ros.transport import PROFILE_VARIABLES, large_image_profile
+from lwseg_ros.transport import PROFILE_VARIABLES, large_image_profile
 
 WITHOUT_OUR_PROFILE = ['env', *(word for name in PROFILE_VARIABLES for word in ('-u', name))]
 FULL_HD = (1080, 1920)

@@ -81,7 +81,7 @@ RECIPES = sorted(config_file('recipes/road.yaml').parent.glob('*.yaml'))
 def test_shipped_recipes_name_what_exists(path):
     torch = pytest.importorskip('torch')
 
-    from lwseg_ros.evaluation.dataset import FORMATS
+    from lwseg_ros.datasets.dataset import FORMATS
     from lwseg_ros.networks import list_networks
     from lwseg_ros.training.samples import GENERATED_DRIVE
 

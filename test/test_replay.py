@@ -37,11 +37,11 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_run import bag_names
-from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.replay.evaluation import evaluate_bag
+from lwseg_ros.replay.run import bag_names
+from lwseg_ros.replay.settings import Settings
 
 COUNT = 24
 

@@ -26,17 +26,17 @@ from typer.testing import CliRunner
 
 from lwseg_ros.cli import app
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_checks import check, parse_conditions
-from lwseg_ros.evaluation.replay_compare import (
+from lwseg_ros.replay.checks import check, parse_conditions
+from lwseg_ros.replay.compare import (
     compare,
     compare_live,
     print_comparison,
     read_live_frames,
     read_result,
 )
-from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.replay.evaluation import evaluate_bag
+from lwseg_ros.replay.run import RunOptions, evaluate_bags
+from lwseg_ros.replay.settings import Settings
 
 COUNT = 60
 

@@ -14,16 +14,16 @@ pytest.importorskip('rosbags')
 from bags_for_tests import by_time, camera_rows, stamp, truth_rows, write_ros2
 
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_figures import (
+from lwseg_ros.replay.evaluation import evaluate_bag
+from lwseg_ros.replay.figures import (
     BlockBuilder,
     Layout,
     empty_counts,
     merge,
     part,
 )
-from lwseg_ros.evaluation.replay_result import ACCURACY_FIGURES, FIGURES, Block
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.replay.result import ACCURACY_FIGURES, FIGURES, Block
+from lwseg_ros.replay.settings import Settings
 
 
 def blocks(shares: list[float], pixels: int = 1000) -> list[Block]:

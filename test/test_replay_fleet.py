@@ -23,15 +23,15 @@ from bags_for_tests import by_time, camera_rows, quick_settings, truth_rows, wri
 from rich.console import Console
 
 from lwseg_ros.errors import DataError, LwsegError, ModelError
-from lwseg_ros.evaluation.replay_fleet import (
+from lwseg_ros.replay.fleet import (
     ATTEMPTS,
     Task,
     run_here,
     run_in_processes,
     run_on_ray,
 )
-from lwseg_ros.evaluation.replay_run import RunOptions, evaluate_bags
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.replay.run import RunOptions, evaluate_bags
+from lwseg_ros.replay.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -29,10 +29,10 @@ from bags_for_tests import (
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import StoragePlugin
 
+from lwseg_ros.bags.recording import Recording
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.recording import Recording
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.image_messages import image_from_message
+from lwseg_ros.replay.evaluation import evaluate_bag
 
 COUNT = 45
 

@@ -28,13 +28,13 @@ from bags_for_tests import (
 )
 from rich.console import Console
 
-from lwseg_ros.evaluation import replay_report
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_figures import merge
-from lwseg_ros.evaluation.replay_plots import MAX_POINTS, Row, plot_rows
-from lwseg_ros.evaluation.replay_report import write_report
-from lwseg_ros.evaluation.replay_run import Evaluated, RunOptions, evaluate_bags
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.replay import report as replay_report
+from lwseg_ros.replay.evaluation import evaluate_bag
+from lwseg_ros.replay.figures import merge
+from lwseg_ros.replay.plots import MAX_POINTS, Row, plot_rows
+from lwseg_ros.replay.report import write_report
+from lwseg_ros.replay.run import Evaluated, RunOptions, evaluate_bags
+from lwseg_ros.replay.settings import Settings
 
 VOID = {'meta', 'img', 'br', 'hr', 'link', 'input'}
 

@@ -12,8 +12,8 @@ torch = pytest.importorskip('torch')
 
 from torch.utils.data import DataLoader  # noqa: E402
 
+from lwseg_ros.datasets.dataset import open_dataset  # noqa: E402
 from lwseg_ros.errors import DataError  # noqa: E402
-from lwseg_ros.evaluation.dataset import open_dataset  # noqa: E402
 from lwseg_ros.label_space import LabelSpace  # noqa: E402
 from lwseg_ros.training.losses import label_set_loss  # noqa: E402
 from lwseg_ros.training.recipe import load_recipe  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 
 from lwseg_ros import LabelSpace, Segmentation, Segmenter
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.segment_files import FileOptions, segment_files
+from lwseg_ros.segment_files import FileOptions, segment_files
 
 FRAMES = 7
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lwseg_ros.evaluation.stability import Stability
 from lwseg_ros.inference.segmenter import Segmentation
+from lwseg_ros.replay.stability import Stability
 
 HEIGHT, WIDTH = 180, 320
 

@@ -289,7 +289,7 @@ def test_a_run_leaves_models_that_say_what_they_are(data, recipe, tmp_path):
 
 
 def test_validation_equals_evaluate(data, recipe, tmp_path):
-    from lwseg_ros.evaluation.dataset import open_dataset
+    from lwseg_ros.datasets.dataset import open_dataset
     from lwseg_ros.evaluation.evaluate import evaluate
     from lwseg_ros.inference.segmenter import Segmenter
 

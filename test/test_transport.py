@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 import pytest
 
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.transport import (
+from lwseg_ros.share import config_file
+from lwseg_ros.transport import (
     PROFILE_VARIABLES,
     apply_large_image_profile,
     large_image_profile,
     large_image_remedy,
 )
-from lwseg_ros.share import config_file
 
 OURS = str(large_image_profile())
 

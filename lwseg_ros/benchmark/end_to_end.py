@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
 from lwseg_ros.benchmark.engines import Variant, camera_image, engine_task
 from lwseg_ros.benchmark.timing import percentiles, time_ms, times_ms
 from lwseg_ros.errors import LwsegError
-from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.latency import CameraTimes
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.live.latency import CameraTimes
+from lwseg_ros.live.node_process import NodeProcess, own_domain_id
+from lwseg_ros.live.signals import signals_later, terminable
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.node_process import NodeProcess, own_domain_id, signals_later, terminable
-from lwseg_ros.ros.transport import apply_large_image_profile
+from lwseg_ros.transport import apply_large_image_profile
 
 if TYPE_CHECKING:
-    from lwseg_ros.ros.replay import Replay
+    from lwseg_ros.live.player import Player
 
 NODE = '/segmentation'
 OUTPUTS = ('mask', 'drivable_mask')
@@ -126,7 +127,7 @@ class _Rig:
         self.engine = ''
 
     def __enter__(self) -> _Rig:
-        from lwseg_ros.ros.replay import Replay, node_arguments
+        from lwseg_ros.live.player import Player, node_arguments
 
         with ExitStack() as stack:
             stack.enter_context(terminable())
@@ -154,16 +155,16 @@ class _Rig:
                 names = ','.join(name.rstrip('/') for name in self._names)
                 settings['cameras'] = f'[{names}]'
             arguments = [part for k, v in settings.items() for part in ('-p', f'{k}:={v}')]
-            self._replays: list[Replay] = []
+            self._players: list[Player] = []
             for name in self._names:
                 topic = f'/benchmark/{name}image{suffix}'
                 arguments += node_arguments(topic, kind, None, name)
                 place = f'{NODE}/{name}'.rstrip('/')
-                self._replays.append(
-                    Replay(topic, kind, None, lambda answer: None, domain_id, place, OUTPUTS)
+                self._players.append(
+                    Player(topic, kind, None, lambda answer: None, domain_id, place, OUTPUTS)
                 )
-            for replay in self._replays:
-                stack.enter_context(replay)
+            for player in self._players:
+                stack.enter_context(player)
             start = time.monotonic()
             with signals_later():
                 self.node = stack.enter_context(
@@ -179,26 +180,26 @@ class _Rig:
 
     def play(self, rate_hz: float, seconds: float) -> dict[str, Any]:
         """Send frames at a rate for so long and return what came of them."""
-        for replay in self._replays:
-            replay.sent_s.clear()
-            replay.stages_ms.clear()
-            for stamps in replay.answered.values():
+        for player in self._players:
+            player.sent_s.clear()
+            player.stages_ms.clear()
+            for stamps in player.answered.values():
                 stamps.clear()
         begin = time.monotonic()
         for _ in _ticks(rate_hz, seconds):
-            for replay in self._replays:
-                self._send(replay)
+            for player in self._players:
+                self._send(player)
             self.node.check()
         end = time.monotonic()
-        for replay in self._replays:
-            replay.wait_for_answers(self.node.check, _ANSWER_TIMEOUT_S)
-        times = [CameraTimes(r.sent_s, r.answered['mask']) for r in self._replays]
+        for player in self._players:
+            player.wait_for_answers(self.node.check, _ANSWER_TIMEOUT_S)
+        times = [CameraTimes(r.sent_s, r.answered['mask']) for r in self._players]
         latencies = [ms for camera in times for ms in camera.latencies_ms()]
         if not latencies:
             raise LwsegError(f'the node answered nothing: {self.node.last_words()}')
         sent = sum(len(camera.sent_s) for camera in times)
-        stages = [stages for replay in self._replays for stages in replay.stages_ms.values()]
-        self.engine = self._replays[0].diagnostics.get('backend', '')
+        stages = [stages for player in self._players for stages in player.stages_ms.values()]
+        self.engine = self._players[0].diagnostics.get('backend', '')
         return {
             'latency_ms': percentiles(latencies),
             'age_ms': percentiles(np.concatenate([camera.ages_ms() for camera in times])),
@@ -210,22 +211,22 @@ class _Rig:
             },
         }
 
-    def _send(self, replay: Replay) -> None:
+    def _send(self, player: Player) -> None:
         now_ns = time.time_ns()
         struct.pack_into('<iI', self._message, 4, *divmod(now_ns, 10**9))
-        replay.publish(now_ns, bytes(self._message))
+        player.publish(now_ns, bytes(self._message))
 
     def _await_first_mask(self) -> None:
         deadline = time.monotonic() + _TIMEOUT_S
-        for replay in self._replays:
-            while not replay.answered['mask']:
+        for player in self._players:
+            while not player.answered['mask']:
                 self.node.check()
                 if time.monotonic() > deadline:
                     raise LwsegError(f'no mask came: {self.node.last_words()}')
-                self._send(replay)
+                self._send(player)
                 time.sleep(1 / RATE_HZ)
-        for replay in self._replays:
-            replay.wait_for_answers(self.node.check, _ANSWER_TIMEOUT_S)
+        for player in self._players:
+            player.wait_for_answers(self.node.check, _ANSWER_TIMEOUT_S)
 
 
 def _ticks(rate_hz: float, seconds: float) -> Iterator[int]:

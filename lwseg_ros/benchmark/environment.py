@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lwseg_ros import __version__
-from lwseg_ros.ros.transport import PROFILE_VARIABLES
+from lwseg_ros.transport import PROFILE_VARIABLES
 
 LIBRARIES = ('openvino', 'onnxruntime', 'torch', 'numpy', 'opencv-python-headless', 'rclpy')
 CPU_FLAGS = (

@@ -23,7 +23,7 @@ from lwseg_ros.benchmark.report import FORMAT, RESULT, print_tables, read_result
 from lwseg_ros.benchmark.startup import time_imports, time_startup
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.model_file import find_model, sha256
-from lwseg_ros.ros.transport import apply_large_image_profile
+from lwseg_ros.transport import apply_large_image_profile
 
 MODES = ('engine', 'startup', 'end-to-end', 'growth')
 

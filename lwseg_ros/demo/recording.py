@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from lwseg_ros.bags.images import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message, stamp_of
 from lwseg_ros.errors import DataError, FrameError
-from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message, jpeg_message, stamp_of
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
-from lwseg_ros.evaluation.playback import PlayableFrame
+from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.live.frames import PlayableFrame
 
 TRUTH_TOPIC = '/ground_truth/labels'
 DEFER_BYTES = 384 << 20

@@ -23,22 +23,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lwseg_ros import __version__
-from lwseg_ros.demo.drive import GeneratedDrive
 from lwseg_ros.demo.recording import Accuracy, Recorder
 from lwseg_ros.demo.sources import DriveSource, VideoSource
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.latency import CameraTimes, frame_figures
-from lwseg_ros.evaluation.playback import (
+from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
+from lwseg_ros.live.frames import (
     BagSource,
     Pace,
     PlayableFrames,
     Source,
     camera_info_topic,
 )
-from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
+from lwseg_ros.live.latency import CameraTimes, frame_figures
+from lwseg_ros.live.node_process import NodeProcess, own_domain_id
+from lwseg_ros.live.signals import signals_later, terminable
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.node_process import NodeProcess, own_domain_id, signals_later, terminable
-from lwseg_ros.ros.transport import apply_large_image_profile
+from lwseg_ros.synthetic.drive import GeneratedDrive
+from lwseg_ros.transport import apply_large_image_profile
 
 NODE_NAME = '/segmentation'
 DRIVE_SEED = 1
@@ -122,7 +123,7 @@ def _play(
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    from lwseg_ros.ros.replay import Answer, Replay, node_arguments
+    from lwseg_ros.live.player import Answer, Player, node_arguments
 
     apply_large_image_profile(os.environ)
     keep_freed_memory()
@@ -144,36 +145,36 @@ def _play(
         def record(answer: Answer) -> None:
             recorder.add_output(answer.output, answer.stamp_ns, answer.data)
 
-        replay = stack.enter_context(
-            Replay(source.topic, source.message_type, info_topic, record, domain_id, NODE_NAME)
+        player = stack.enter_context(
+            Player(source.topic, source.message_type, info_topic, record, domain_id, NODE_NAME)
         )
-        replay.wait_for_node(node.check, START_TIMEOUT_S)
+        player.wait_for_node(node.check, START_TIMEOUT_S)
         progress.update(starting, total=1, completed=1)
         playing = progress.add_task('playing', total=frames.expected)
         pace = Pace(rate)
         for frame in frames:
             recorder.add_input(frame, frame.play_s / rate)
             pace.wait(frame.play_s)
-            replay.publish(frame.stamp_ns, frame.image, frame.info)
+            player.publish(frame.stamp_ns, frame.image, frame.info)
             node.check()
             progress.update(playing, advance=1)
             while recorder.is_full:
                 pace.pause(0.01)
-        if not replay.sent_s:
+        if not player.sent_s:
             raise DataError(f'{source.name} has no frames')
-        replay.wait_for_answers(node.check, ANSWER_TIMEOUT_S)
-        progress.update(playing, total=len(replay.sent_s))
-        replay.wait_for_counts(node.check, ANSWER_TIMEOUT_S)
-        if not replay.answered['mask']:
+        player.wait_for_answers(node.check, ANSWER_TIMEOUT_S)
+        progress.update(playing, total=len(player.sent_s))
+        player.wait_for_counts(node.check, ANSWER_TIMEOUT_S)
+        if not player.answered['mask']:
             raise LwsegError(
-                f'the node answered none of {len(replay.sent_s)} frames: {node.last_words()}'
+                f'the node answered none of {len(player.sent_s)} frames: {node.last_words()}'
             )
         node.stop()
         times = CameraTimes(
-            replay.sent_s,
-            replay.answered['mask'],
-            replay.node_count('received'),
-            replay.node_count('refused'),
+            player.sent_s,
+            player.answered['mask'],
+            player.node_count('received'),
+            player.node_count('refused'),
         )
         writing = progress.add_task('writing the results', total=None)
         recorder.close(
@@ -189,7 +190,7 @@ def _play(
             'frames_with_drivable_area': sum(share > 0.01 for share in recorder.drivable_shares),
             'model': network.info.name,
             'model_sha256': sha256(network.path),
-            'engine': replay.diagnostics.get('backend', ''),
+            'engine': player.diagnostics.get('backend', ''),
             'machine': f'{platform.machine()}, {os.cpu_count()} cores',
             'rmw': os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp'),
             'python': platform.python_version(),

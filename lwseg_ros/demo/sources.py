@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lwseg_ros.demo.drive import GeneratedDrive
+from lwseg_ros.bags.images import CAMERA_INFO, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, header, image_message
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.bag import CAMERA_INFO, IMAGE
-from lwseg_ros.evaluation.messages import TYPESTORE, header, image_message
-from lwseg_ros.evaluation.playback import SourceFrame
+from lwseg_ros.live.frames import SourceFrame
+from lwseg_ros.synthetic.drive import GeneratedDrive
 
 CAMERA_TOPIC = '/camera/image_raw'
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.datasets.dataset import LabelledImages, read_pair
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.dataset import LabelledImages, read_pair
 from lwseg_ros.evaluation.evaluate import Comparison, Predict, image_names
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.overlay import overlay

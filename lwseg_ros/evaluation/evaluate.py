@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.datasets.dataset import LabelledImages, Pair, read_pair
 from lwseg_ros.evaluation.boundary import TOLERANCE, BoundaryCounts
 from lwseg_ros.evaluation.calibration import Calibration
-from lwseg_ros.evaluation.dataset import LabelledImages, Pair, read_pair
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace

@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from lwseg_ros.ros.camera import Camera
-from lwseg_ros.ros.transport import large_image_remedy
+from lwseg_ros.transport import large_image_remedy
 
 SILENCE_S = 2.0
 """Without a frame for so long, a camera counts as silent (our choice)."""

@@ -36,8 +36,8 @@ from lwseg_ros.ros.log import forward_log
 from lwseg_ros.ros.outputs import HAS_VISION_MSGS, published_space
 from lwseg_ros.ros.parameters import chosen, declare_parameters
 from lwseg_ros.ros.stop_signals import StopSignals
-from lwseg_ros.ros.transport import apply_large_image_profile
 from lwseg_ros.ros.worker import Worker
+from lwseg_ros.transport import apply_large_image_profile
 
 WATCH_PERIOD_S = 0.1
 

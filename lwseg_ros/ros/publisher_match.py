@@ -12,7 +12,7 @@ from typing import Any
 
 from rclpy.qos import ReliabilityPolicy, qos_policy_name_from_kind
 
-from lwseg_ros.ros.transport import large_image_remedy
+from lwseg_ros.transport import large_image_remedy
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError

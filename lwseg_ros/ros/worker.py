@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 
 from lwseg_ros.errors import FrameError, LwsegError
+from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.segmenter import Segmentation, Segmenter
 from lwseg_ros.ros.camera import Camera
 from lwseg_ros.ros.camera_input import Frame
 from lwseg_ros.ros.frame_slot import FrameSlots
-from lwseg_ros.ros.image_messages import image_from_message
 
 MAX_FAILURES_IN_A_ROW = 5
 """Inferences that fail one after another before the worker gives up (our choice)."""

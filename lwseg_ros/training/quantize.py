@@ -21,8 +21,8 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 
+from lwseg_ros.datasets.dataset import LabelledImages, open_dataset, read_image, read_pair
 from lwseg_ros.errors import ModelError
-from lwseg_ros.evaluation.dataset import LabelledImages, open_dataset, read_image, read_pair
 from lwseg_ros.evaluation.evaluate import Comparison
 from lwseg_ros.inference.model_file import (
     EXTERNAL,

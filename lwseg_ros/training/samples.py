@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lwseg_ros.datasets.dataset import Pair, open_dataset, read_pair
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.dataset import Pair, open_dataset, read_pair
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.training.recipe import Recipe, Source
 
@@ -256,7 +256,7 @@ def _rare_labels(loaded: LoadedSource, recipe: Recipe) -> npt.NDArray[np.bool_]:
 
 
 def _render_drives(count: int, track: Track) -> tuple[list[tuple[Image, Image]], LabelSpace]:
-    from lwseg_ros.demo.drive import GeneratedDrive
+    from lwseg_ros.synthetic.drive import GeneratedDrive
 
     frames = []
     for seed in track(range(-(-count // FRAMES_PER_DRIVE))):

@@ -30,8 +30,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from lwseg_ros.datasets.dataset import data_root, open_dataset, read_pair
 from lwseg_ros.errors import DataError, TrainingError
-from lwseg_ros.evaluation.dataset import data_root, open_dataset, read_pair
 from lwseg_ros.evaluation.evaluate import Predict, evaluate
 from lwseg_ros.inference.graph import ImageToLabels, save_safetensors
 from lwseg_ros.inference.model_file import (

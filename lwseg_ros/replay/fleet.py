@@ -20,9 +20,9 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay import evaluate_bag
-from lwseg_ros.evaluation.replay_result import Result
-from lwseg_ros.evaluation.replay_settings import Settings
+from lwseg_ros.replay.evaluation import evaluate_bag
+from lwseg_ros.replay.result import Result
+from lwseg_ros.replay.settings import Settings
 
 ATTEMPTS = 3
 """How often a bag is tried whose worker dies, killed for want of memory, say (our choice)."""

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.evaluate import Accuracy
 from lwseg_ros.evaluation.metrics import figure
-from lwseg_ros.evaluation.replay_result import (
+from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.replay.result import (
     FIGURES,
     HIGHER_IS_BETTER,
     AccuracyCounts,
@@ -30,7 +31,6 @@ from lwseg_ros.evaluation.replay_result import (
     Part,
     Result,
 )
-from lwseg_ros.label_space import LabelSpace
 
 RESAMPLES = 1000
 MIN_BLOCKS = 5

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.typesys import Stores, get_typestore
 
-from lwseg_ros.errors import DataError, FrameError
-from lwseg_ros.evaluation.bag import (
+from lwseg_ros.bags.images import (
     COMPRESSED_IMAGE,
     IMAGE,
     BagTopic,
@@ -27,8 +26,9 @@ from lwseg_ros.evaluation.bag import (
     reason,
     topics_of,
 )
-from lwseg_ros.evaluation.bag_recovery import ROS1_MAGIC, FoundMessage, recover
-from lwseg_ros.evaluation.messages import TYPESTORE
+from lwseg_ros.bags.messages import TYPESTORE
+from lwseg_ros.bags.recovery import ROS1_MAGIC, FoundMessage, recover
+from lwseg_ros.errors import DataError, FrameError
 
 BAG_SUFFIXES = ('.bag', '.active', '.mcap', '.db3')
 MAX_WAITING = 64

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lwseg_ros.demo import meshes, sprites
-from lwseg_ros.demo.meshes import Color, Points, Polygon
-from lwseg_ros.demo.sprites import Image
+from lwseg_ros.synthetic import meshes, sprites
+from lwseg_ros.synthetic.meshes import Color, Points, Polygon
+from lwseg_ros.synthetic.sprites import Image
 
 LENGTH = 384.0
 HALF_WIDTH = 32.0

@@ -14,19 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros import __version__
+from lwseg_ros.bags.images import BagTopic
+from lwseg_ros.bags.recording import Index, Recording, bag_files
 from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.bag import BagTopic
-from lwseg_ros.evaluation.recording import Index, Recording, bag_files
-from lwseg_ros.evaluation.replay_settings import Models, Settings
-from lwseg_ros.evaluation.replay_truth import (
+from lwseg_ros.inference.model_file import sha256
+from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.replay.settings import Models, Settings
+from lwseg_ros.replay.truth import (
     Truth,
     folder_truth,
     topic_truth,
     truth_folder,
     truth_space,
 )
-from lwseg_ros.inference.model_file import sha256
-from lwseg_ros.label_space import LabelSpace
 
 NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
 """Image topics of these last names, the node's outputs and truth, are left out unless asked."""

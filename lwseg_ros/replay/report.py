@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 
 from lwseg_ros.errors import LwsegError
-from lwseg_ros.evaluation.latency import PERCENTILES
-from lwseg_ros.evaluation.live import RESULT as LIVE_RESULT
-from lwseg_ros.evaluation.live import read_live_frames
-from lwseg_ros.evaluation.replay_checks import Check
-from lwseg_ros.evaluation.replay_result import (
+from lwseg_ros.inference.model_file import write_atomically
+from lwseg_ros.live.latency import PERCENTILES
+from lwseg_ros.live.replay import RESULT as LIVE_RESULT
+from lwseg_ros.live.replay import read_live_frames
+from lwseg_ros.replay.checks import Check
+from lwseg_ros.replay.result import (
     ACCURACY_FIGURES,
     AGREEMENT_FIGURES,
     HIGHER_IS_BETTER,
@@ -28,12 +29,11 @@ from lwseg_ros.evaluation.replay_result import (
     Result,
     TopicEntry,
 )
-from lwseg_ros.inference.model_file import write_atomically
 
 try:
     import jinja2
 
-    from lwseg_ros.evaluation.replay_plots import Row, Values, plot_rows
+    from lwseg_ros.replay.plots import Row, Values, plot_rows
 except ImportError:
     raise LwsegError(
         'report.html is made with jinja2 and matplotlib: pip install jinja2 matplotlib, '
@@ -121,7 +121,7 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    template = environment.get_template('replay_report.html.jinja')
+    template = environment.get_template('report.html.jinja')
     page = template.render(**_content(folder, result, live, checks))
     write_atomically(folder / 'report.html', page.strip().encode() + b'\n')
 

@@ -23,10 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay_counts import FrameCounter
-from lwseg_ros.evaluation.replay_figures import BlockBuilder, by_topic, look_first, part
-from lwseg_ros.evaluation.replay_frames import Answer, Frame, answers, in_threads
-from lwseg_ros.evaluation.replay_outputs import (
+from lwseg_ros.inference.segmenter import Segmentation
+from lwseg_ros.memory import keep_freed_memory
+from lwseg_ros.overlay import overlay
+from lwseg_ros.replay.counts import FrameCounter
+from lwseg_ros.replay.figures import BlockBuilder, by_topic, look_first, part
+from lwseg_ros.replay.frames import Answer, Frame, answers, in_threads
+from lwseg_ros.replay.outputs import (
     OtherTopics,
     Pictures,
     ReplayBag,
@@ -35,8 +38,8 @@ from lwseg_ros.evaluation.replay_outputs import (
     pictures_of,
     shown_size,
 )
-from lwseg_ros.evaluation.replay_plan import Camera, Plan, make_plan, versions
-from lwseg_ros.evaluation.replay_result import (
+from lwseg_ros.replay.plan import Camera, Plan, make_plan, versions
+from lwseg_ros.replay.result import (
     FIGURES,
     FORMAT,
     FRAMES,
@@ -51,10 +54,7 @@ from lwseg_ros.evaluation.replay_result import (
     TopicEntry,
     write_json,
 )
-from lwseg_ros.evaluation.replay_settings import Models, Settings, open_models
-from lwseg_ros.inference.segmenter import Segmentation
-from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.overlay import overlay
+from lwseg_ros.replay.settings import Models, Settings, open_models
 
 MAX_BROKEN = 100
 
@@ -64,7 +64,7 @@ Progress = Callable[[int, int], None]
 def evaluate_bag(
     bag: Path, folder: Path, settings: Settings, progress: Progress | None = None
 ) -> Result:
-    """Evaluate a bag into `folder`, which appears when it is complete; see `replay_result`.
+    """Evaluate a bag into `folder`, which appears when it is complete; see `result`.
 
     Returns at once what is there if it is of the same bag, model, truth and settings. Ctrl-C ends
     the evaluation early: the folder and the result hold the frames so far, `interrupted` says so.

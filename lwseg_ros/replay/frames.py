@@ -13,14 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.bags.messages import header, stamp_of
+from lwseg_ros.bags.recording import RawMessage, in_order
 from lwseg_ros.errors import FrameError, InferenceError
-from lwseg_ros.evaluation.messages import header, stamp_of
-from lwseg_ros.evaluation.recording import RawMessage, in_order
-from lwseg_ros.evaluation.replay_plan import Plan
-from lwseg_ros.evaluation.replay_settings import Models
-from lwseg_ros.evaluation.replay_truth import Fetch
+from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.segmenter import Segmentation
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.replay.plan import Plan
+from lwseg_ros.replay.settings import Models
+from lwseg_ros.replay.truth import Fetch
 
 AHEAD = 4
 """How many frames wait before each stage, beyond those that are worked on."""

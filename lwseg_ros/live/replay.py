@@ -23,21 +23,22 @@ import numpy as np
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.latency import CameraTimes, frame_figures, percentiles
-from lwseg_ros.evaluation.playback import (
+from lwseg_ros.inference.model_file import find_model, sha256, write_atomically
+from lwseg_ros.live.frames import (
     BagSource,
     Pace,
     PlayableFrame,
     PlayableFrames,
     camera_info_topic,
 )
-from lwseg_ros.inference.model_file import find_model, sha256, write_atomically
+from lwseg_ros.live.latency import CameraTimes, frame_figures, percentiles
+from lwseg_ros.live.node_process import NodeProcess, Usage, own_domain_id
+from lwseg_ros.live.signals import signals_later, terminable
 from lwseg_ros.memory import keep_freed_memory
-from lwseg_ros.ros.node_process import NodeProcess, Usage, own_domain_id, signals_later, terminable
-from lwseg_ros.ros.transport import PROFILE_VARIABLES, apply_large_image_profile
+from lwseg_ros.transport import PROFILE_VARIABLES, apply_large_image_profile
 
 if TYPE_CHECKING:
-    from lwseg_ros.ros.replay import Replay
+    from lwseg_ros.live.player import Player
 
 FORMAT = 'lwseg live 1'
 RESULT, FRAMES = 'live.json', 'live_frames.jsonl'
@@ -88,10 +89,10 @@ def replay_live(
             _play(cameras, node, settings.rate, usage, advance)
         except KeyboardInterrupt as error:
             interrupt = error
-        played = [camera for camera in cameras if camera.replay.sent_s]
+        played = [camera for camera in cameras if camera.player.sent_s]
         _wait_for_the_end(played, node)
         node.stop()
-    times = {camera.topic: _times(camera.replay) for camera in played}
+    times = {camera.topic: _times(camera.player) for camera in played}
     if not any(camera.answered_s for camera in times.values()):
         raise interrupt or LwsegError(
             f'the node answered none of the frames of {bag}: {node.last_words()}'
@@ -109,7 +110,7 @@ def replay_live(
         'model': {
             'name': network.info.name,
             'sha256': sha256(network.path),
-            'engine': played[0].replay.diagnostics.get('backend', ''),
+            'engine': played[0].player.diagnostics.get('backend', ''),
         },
         'machine': f'{platform.machine()}, {os.cpu_count()} cores',
         'middleware': {
@@ -129,7 +130,7 @@ def replay_live(
 def require_ros() -> None:
     """Raise LwsegError if ROS 2 is not here, before long work that would end with a replay."""
     try:
-        import lwseg_ros.ros.replay  # noqa: F401
+        import lwseg_ros.live.player  # noqa: F401
     except ImportError:
         raise LwsegError(
             'a live replay needs ROS 2: source a ROS distribution, or pip install "lwseg_ros[ros]"'
@@ -226,14 +227,14 @@ class _Camera(NamedTuple):
     topic: str
     source: BagSource
     frames: PlayableFrames
-    replay: Replay
+    player: Player
 
 
 def _open_cameras(
     bag: Path, topics: Sequence[str], domain_id: int, stack: ExitStack
 ) -> list[_Camera]:
     require_ros()
-    from lwseg_ros.ros.replay import Replay
+    from lwseg_ros.live.player import Player
 
     apply_large_image_profile(os.environ)
     keep_freed_memory()
@@ -242,7 +243,7 @@ def _open_cameras(
         source = BagSource(bag, topic)
         stack.callback(source.close)
         place = f'{NODE_NAME}/{_camera_name(number)}' if len(topics) > 1 else NODE_NAME
-        replay = Replay(
+        player = Player(
             source.topic,
             source.message_type,
             camera_info_topic(source),
@@ -251,7 +252,7 @@ def _open_cameras(
             place,
             (ANSWER,),
         )
-        cameras.append(_Camera(source.topic, source, PlayableFrames(source), replay))
+        cameras.append(_Camera(source.topic, source, PlayableFrames(source), player))
     kinds = {camera.source.message_type: camera.topic for camera in cameras}
     if len(kinds) > 1:
         raise DataError(
@@ -269,7 +270,7 @@ def _start_node(
     stack: ExitStack,
 ) -> NodeProcess:
     """Start the node and return once every camera is connected with it."""
-    from lwseg_ros.ros.replay import node_arguments
+    from lwseg_ros.live.player import node_arguments
 
     parameters = {
         'model.path': settings.model,
@@ -290,9 +291,9 @@ def _start_node(
     with signals_later():
         node = stack.enter_context(NodeProcess(log, arguments, domain_id))
     for camera in cameras:
-        stack.enter_context(camera.replay)
+        stack.enter_context(camera.player)
     for camera in cameras:
-        camera.replay.wait_for_node(node.check, START_TIMEOUT_S)
+        camera.player.wait_for_node(node.check, START_TIMEOUT_S)
     return node
 
 
@@ -308,7 +309,7 @@ def _play(
     pace = Pace(rate)
     for number, (play_s, camera, frame) in enumerate(_in_order(cameras), 1):
         pace.wait(play_s)
-        camera.replay.publish(frame.stamp_ns, frame.image, frame.info)
+        camera.player.publish(frame.stamp_ns, frame.image, frame.info)
         node.check()
         usage.append(node.usage())
         advance(number, expected)
@@ -341,29 +342,29 @@ def _in_order(cameras: Sequence[_Camera]) -> Iterator[tuple[float, _Camera, Play
 
 def _wait_for_the_end(cameras: Sequence[_Camera], node: NodeProcess) -> None:
     for camera in cameras:
-        camera.replay.wait_for_answers(node.check, ANSWER_TIMEOUT_S)
+        camera.player.wait_for_answers(node.check, ANSWER_TIMEOUT_S)
     for camera in cameras:
-        camera.replay.wait_for_counts(node.check, ANSWER_TIMEOUT_S)
+        camera.player.wait_for_counts(node.check, ANSWER_TIMEOUT_S)
 
 
-def _times(replay: Replay) -> CameraTimes:
+def _times(player: Player) -> CameraTimes:
     return CameraTimes(
-        replay.sent_s,
-        replay.answered[ANSWER],
-        replay.node_count('received'),
-        replay.node_count('refused'),
+        player.sent_s,
+        player.answered[ANSWER],
+        player.node_count('received'),
+        player.node_count('refused'),
     )
 
 
 def _frame_rows(cameras: Sequence[_Camera]) -> Iterator[dict[str, Any]]:
     """Yield of every frame when it was sent, seconds after the first, and how long it took."""
-    begin_s = min(next(iter(camera.replay.sent_s.values())) for camera in cameras)
-    for topic, _, _, replay in cameras:
-        answered_s = replay.answered[ANSWER]
-        for stamp_ns, sent_s in replay.sent_s.items():
+    begin_s = min(next(iter(camera.player.sent_s.values())) for camera in cameras)
+    for topic, _, _, player in cameras:
+        answered_s = player.answered[ANSWER]
+        for stamp_ns, sent_s in player.sent_s.items():
             took_s = answered_s[stamp_ns] - sent_s if stamp_ns in answered_s else None
             # The node's age is that by the stamp, which is of the day of the recording.
-            stages = dict(replay.stages_ms.get(stamp_ns, {}))
+            stages = dict(player.stages_ms.get(stamp_ns, {}))
             stages.pop('age', None)
             yield {
                 'topic': topic,

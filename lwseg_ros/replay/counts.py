@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.evaluation.evaluate import Comparison
-from lwseg_ros.evaluation.replay_figures import Layout, accuracy_counts, empty_counts
-from lwseg_ros.evaluation.replay_frames import Answer
-from lwseg_ros.evaluation.replay_plan import Plan
-from lwseg_ros.evaluation.replay_result import AgreementCounts
-from lwseg_ros.evaluation.replay_settings import Models
-from lwseg_ros.evaluation.stability import Stability
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import IGNORE_ID
+from lwseg_ros.replay.figures import Layout, accuracy_counts, empty_counts
+from lwseg_ros.replay.frames import Answer
+from lwseg_ros.replay.plan import Plan
+from lwseg_ros.replay.result import AgreementCounts
+from lwseg_ros.replay.settings import Models
+from lwseg_ros.replay.stability import Stability
 
 
 class FrameCounter:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lwseg_ros.evaluation.bag import CAMERA_INFO, BagMessage, open_bag
-from lwseg_ros.evaluation.messages import (
+from lwseg_ros.bags.images import CAMERA_INFO, BagMessage, open_bag
+from lwseg_ros.bags.messages import (
     TYPESTORE,
     header,
     ros2_camera_info,

@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lwseg_ros.errors import DataError
-from lwseg_ros.evaluation.layouts import (
+from lwseg_ros.datasets.layouts import (
     FORMATS,
     LABEL_SPACE_FILE,
     WITHOUT_PUBLIC_LABELS,
     Color,
     Layout,
 )
+from lwseg_ros.errors import DataError
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm')

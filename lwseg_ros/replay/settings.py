@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lwseg_ros.evaluation.replay_result import Model
 from lwseg_ros.inference.model_file import resolve_model, sha256
 from lwseg_ros.inference.segmenter import Segmenter
+from lwseg_ros.replay.result import Model
 
 
 @dataclass(frozen=True)

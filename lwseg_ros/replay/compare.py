@@ -17,10 +17,10 @@ from rich.text import Text
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.metrics import figure
-from lwseg_ros.evaluation.replay_figures import MIN_BLOCKS, RESAMPLES, Layout
-from lwseg_ros.evaluation.replay_result import FIGURES, FORMAT, HIGHER_IS_BETTER, Block, Result
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.plain_data import NOT_AS_WANTED
+from lwseg_ros.replay.figures import MIN_BLOCKS, RESAMPLES, Layout
+from lwseg_ros.replay.result import FIGURES, FORMAT, HIGHER_IS_BETTER, Block, Result
 
 FRAMES = 'live_frames.jsonl'
 

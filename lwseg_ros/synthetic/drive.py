@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lwseg_ros.demo import scene as street
-from lwseg_ros.demo.scene import HALF_WIDTH, LENGTH, TEXEL, Billboard, Panel, Scene, Solid
-from lwseg_ros.demo.sprites import Image, pyramid, smooth_noise
 from lwseg_ros.errors import DataError
+from lwseg_ros.synthetic import scene as street
+from lwseg_ros.synthetic.scene import HALF_WIDTH, LENGTH, TEXEL, Billboard, Panel, Scene, Solid
+from lwseg_ros.synthetic.sprites import Image, pyramid, smooth_noise
 
 NEAR = 0.6
 FAR = 170.0

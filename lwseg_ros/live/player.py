@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     """The sensor_msgs/Image, serialised (CDR)."""
 
 
-class Replay:
+class Player:
     """The camera's side of the middleware, in a ROS context of its own; a context manager.
 
     `place` is what the camera's outputs stand under: the node's name, and that of the camera if
@@ -77,14 +77,14 @@ class Replay:
         self._place = place
         self._changed = threading.Condition()
 
-    def __enter__(self) -> Replay:
+    def __enter__(self) -> Player:
         self._context = rclpy.Context()
         rclpy.init(
             context=self._context,
             domain_id=self._domain_id,
             signal_handler_options=SignalHandlerOptions.NO,
         )
-        name = f'camera_replay{self._place.replace("/", "_")}'
+        name = f'camera_player{self._place.replace("/", "_")}'
         self._node = rclpy.create_node(name, context=self._context)
         collect = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
         for output in self.answered:
@@ -102,7 +102,7 @@ class Replay:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name='replay', daemon=True)
+        self._thread = threading.Thread(target=self._spin, name='player', daemon=True)
         self._thread.start()
         return self
 

@@ -15,15 +15,15 @@ import numpy.typing as npt
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.messages import TYPESTORE, image_message
+from lwseg_ros.bags.recording import RawMessage, Recording
 from lwseg_ros.errors import LwsegError
-from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.messages import TYPESTORE, image_message
-from lwseg_ros.evaluation.overlay_video import OverlayVideo
-from lwseg_ros.evaluation.recording import RawMessage, Recording
-from lwseg_ros.evaluation.replay_figures import LOOK_FIRST, file_name, picture_path
-from lwseg_ros.evaluation.replay_result import HIGHER_IS_BETTER, LookFirst
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.overlay import colorize
+from lwseg_ros.overlay_video import OverlayVideo
+from lwseg_ros.replay.figures import LOOK_FIRST, file_name, picture_path
+from lwseg_ros.replay.result import HIGHER_IS_BETTER, LookFirst
 
 Image = npt.NDArray[np.uint8]
 

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lwseg_ros.errors import DataError, FrameError, LwsegError
-from lwseg_ros.evaluation.overlay_video import OverlayVideo
 from lwseg_ros.inference.model_file import write_atomically
 from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
 from lwseg_ros.overlay import overlay
+from lwseg_ros.overlay_video import OverlayVideo
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
@@ -265,7 +265,7 @@ def _segment_frames(
 @contextmanager
 def _open_frames(job: _Job, options: FileOptions) -> Iterator[_Frames]:
     if job.kind == 'bag':
-        from lwseg_ros.evaluation.bag import open_bag
+        from lwseg_ros.bags.images import open_bag
 
         with open_bag(job.source, options.topic) as bag:
             yield _Frames(bag, _bag_image, len(bag), _bag_rate(bag))
@@ -295,7 +295,7 @@ def _video_frames(capture: cv2.VideoCapture) -> Iterator[Any]:
 
 
 def _bag_image(entry: Any) -> Image:
-    from lwseg_ros.ros.image_messages import image_from_message
+    from lwseg_ros.image_messages import image_from_message
 
     return image_from_message(entry.message)
 

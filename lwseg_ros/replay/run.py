@@ -25,13 +25,13 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.evaluation.replay_checks import Check, Condition, check, parse_conditions
-from lwseg_ros.evaluation.replay_figures import merge
-from lwseg_ros.evaluation.replay_fleet import Task, run_here, run_in_processes, run_on_ray
-from lwseg_ros.evaluation.replay_result import RESULT, Failure, Figure, Result, write_json
-from lwseg_ros.evaluation.replay_settings import Settings
 from lwseg_ros.inference.model_file import find_model
 from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.replay.checks import Check, Condition, check, parse_conditions
+from lwseg_ros.replay.figures import merge
+from lwseg_ros.replay.fleet import Task, run_here, run_in_processes, run_on_ray
+from lwseg_ros.replay.result import RESULT, Failure, Figure, Result, write_json
+from lwseg_ros.replay.settings import Settings
 
 LIVE, CHECKS = 'live.json', 'checks.json'
 
@@ -47,7 +47,7 @@ class RunOptions:
     live_rate: float | None = None
     """Also play to the node, at so many times the recorded speed."""
     fail_if: tuple[str, ...] = ()
-    """Conditions on the figures, see `replay_checks`."""
+    """Conditions on the figures, see `checks`."""
     report: bool = True
 
 
@@ -101,7 +101,7 @@ def evaluate_bags(
         if conditions:
             write_json(out / CHECKS, {'checks': [one._asdict() for one in checks]})
         if options.report:
-            from lwseg_ros.evaluation.replay_report import write_report
+            from lwseg_ros.replay.report import write_report
 
             write_report(out, result, live, checks)
     print_result(result, console)
@@ -130,9 +130,9 @@ def _prepare(settings: Settings, options: RunOptions) -> list[Condition]:
     classes = dict.fromkeys(name for space in spaces for name in space.names)
     conditions = parse_conditions(options.fail_if, list(classes), options.live_rate is not None)
     if options.report:
-        import lwseg_ros.evaluation.replay_report  # noqa: F401
+        import lwseg_ros.replay.report  # noqa: F401
     if options.live_rate is not None:
-        from lwseg_ros.evaluation.live import require_ros
+        from lwseg_ros.live.replay import require_ros
 
         require_ros()
     return conditions
@@ -203,7 +203,7 @@ def _replay_live(
 
     A bag that has been played with the same settings is not played again.
     """
-    from lwseg_ros.evaluation.live import LiveSettings, merge_live, read_live, replay_live
+    from lwseg_ros.live.replay import LiveSettings, merge_live, read_live, replay_live
 
     own = LiveSettings(
         settings.model, settings.backend, settings.precision, settings.input_size, rate

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lwseg_ros.errors import LwsegError
-from lwseg_ros.evaluation.replay_result import FIGURES, Result
+from lwseg_ros.replay.result import FIGURES, Result
 
 LIVE_FIGURES: dict[str, tuple[str, ...]] = {
     **{f'{name}_ms': ('latency_ms', name) for name in ('p50', 'p95', 'p99', 'max')},

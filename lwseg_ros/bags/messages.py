@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.typesys import Stores, get_typestore
 
-from lwseg_ros.evaluation.bag import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.images import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 
 TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
 """Definitions and serialisers of ROS 2 messages; those of cameras are equal in all releases."""

@@ -17,15 +17,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.bags.recording import RawMessage, Recording, in_order
+from lwseg_ros.datasets.dataset import AS_IDS, Coding, read_labels
+from lwseg_ros.datasets.layouts import LABEL_SPACE_FILE
 from lwseg_ros.errors import DataError, FrameError
-from lwseg_ros.evaluation.bag import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.evaluation.dataset import AS_IDS, Coding, read_labels
-from lwseg_ros.evaluation.layouts import LABEL_SPACE_FILE
-from lwseg_ros.evaluation.recording import RawMessage, Recording, in_order
-from lwseg_ros.evaluation.replay_figures import file_name
+from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.model_file import sha256
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
-from lwseg_ros.ros.image_messages import image_from_message
+from lwseg_ros.replay.figures import file_name
 
 Labels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
