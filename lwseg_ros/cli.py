@@ -65,7 +65,7 @@ def info(
     ] = None,
 ) -> None:
     """Print what a model file says of itself, as JSON."""
-    from lwseg_ros.inference.model_file import summarize_model
+    from lwseg_ros.inference.model_source import summarize_model
 
     Console().print_json(data=summarize_model(model, description))
 
@@ -115,7 +115,8 @@ def evaluate(
     from lwseg_ros.evaluation.evaluate import evaluate as run
     from lwseg_ros.evaluation.evaluate import worst_images
     from lwseg_ros.evaluation.report import print_report
-    from lwseg_ros.inference.model_file import resolve_model, sha256, write_atomically
+    from lwseg_ros.files import sha256, write_atomically
+    from lwseg_ros.inference.model_source import resolve_model
     from lwseg_ros.inference.segmenter import Segmenter
 
     for path in (json_, sheet):

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lwseg_ros.errors import DataError, FrameError, LwsegError
-from lwseg_ros.inference.model_file import write_atomically
+from lwseg_ros.files import write_atomically
 from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
 from lwseg_ros.overlay import overlay
 from lwseg_ros.overlay_video import OverlayVideo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.inference.model_info import ModelInfo
 from lwseg_ros.label_space import LabelSpace
 
 

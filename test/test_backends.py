@@ -18,7 +18,7 @@ from lwseg_ros.errors import InferenceError, ModelError
 from lwseg_ros.inference.backends import BACKENDS, open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions
 from lwseg_ros.inference.backends.cuda import has_gpu
-from lwseg_ros.inference.model_file import ModelSource, find_model, list_models
+from lwseg_ros.inference.model_source import ModelSource, find_model, list_models
 
 ONNX_BACKENDS = ['openvino', 'onnxruntime']
 

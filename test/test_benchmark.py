@@ -15,7 +15,7 @@ from lwseg_ros.benchmark.energy import EnergyMeter
 from lwseg_ros.benchmark.report import compare, read_result
 from lwseg_ros.benchmark.run import Plan, run_benchmark
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.inference.model_info import ModelInfo
 
 pytest.importorskip('torch')
 pytest.importorskip('openvino')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ PACKAGE = ROOT / 'lwseg_ros'
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
 # What every room may use: the ground floor, which imports none of them.
 GROUND_FLOOR = (
-    *('__version__', 'errors', 'share', 'plain_data', 'memory', 'transport'),
+    *('__version__', 'errors', 'files', 'share', 'plain_data', 'memory', 'transport'),
     *('label_space', 'image_messages', 'overlay', 'overlay_video'),
 )
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'errors': (),
+    'files': ('errors',),
     'share': ('errors',),
     'plain_data': ('errors',),
     'memory': (),
@@ -138,6 +140,26 @@ def test_libraries_stay_in_their_rooms(
 
 def test_every_rule_has_a_module() -> None:
     assert {room for room in MAY_IMPORT if room not in modules()} == set()
+
+
+def test_no_circles_between_files() -> None:
+    """Imports inside functions count, too: a file can be read once those it imports are."""
+    imported = {
+        module: {file_of(name) for name in names if within(name, 'lwseg_ros')} - {module, ''}
+        for module, names in modules().items()
+    }
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        pytest.fail(f'files import each other: {" <- ".join(error.args[1])}')
+
+
+def file_of(name: str) -> str:
+    """Return the module that a name of ours lies in."""
+    name = name.removeprefix('lwseg_ros').removeprefix('.')
+    while name not in modules():
+        name = name.rpartition('.')[0]
+    return name
 
 
 def run_without(libraries: set[str], program: str) -> None:

@@ -26,7 +26,8 @@ from lwseg_ros.inference.graph import (  # noqa: E402
     round_weights,
     save_safetensors,
 )
-from lwseg_ros.inference.model_file import ModelInfo, ModelSource  # noqa: E402
+from lwseg_ros.inference.model_info import ModelInfo  # noqa: E402
+from lwseg_ros.inference.model_source import ModelSource  # noqa: E402
 from lwseg_ros.label_space import LabelSpace  # noqa: E402
 
 

@@ -19,7 +19,8 @@ from models_for_tests import tiny_info, tiny_network
 from test_model_file import safetensors_bytes
 
 from lwseg_ros.errors import DataError, LwsegError, ModelError
-from lwseg_ros.inference.model_file import find_model, model_metadata, read_model_info, write_model
+from lwseg_ros.inference.model_file import model_metadata, read_model_info, write_model
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.label_space import LabelSpace
 
@@ -378,7 +379,7 @@ def test_hostile_yaml_is_refused(content: str, tmp_path: Path) -> None:
         LabelSpace.load(path)
     assert len(str(refused.value)) < 1000
     pytest.importorskip('onnx')
-    from lwseg_ros.inference.external_onnx import Description
+    from lwseg_ros.inference.external_description import Description
 
     with pytest.raises(ModelError, match=r'description .*space\.yaml'):
         Description.load(path)

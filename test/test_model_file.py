@@ -12,15 +12,11 @@ from pathlib import Path
 import pytest
 from models_for_tests import tiny_info
 
-from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import (
-    ModelInfo,
-    find_model,
-    read_model_info,
-    resolve_model,
-    summarize_model,
-    write_atomically,
-)
+from lwseg_ros.errors import LwsegError, ModelError
+from lwseg_ros.files import write_atomically
+from lwseg_ros.inference.model_file import read_model_info
+from lwseg_ros.inference.model_info import ModelInfo
+from lwseg_ros.inference.model_source import find_model, resolve_model, summarize_model
 
 
 def safetensors_bytes(metadata: dict[str, str], data: bytes = bytes(16)) -> bytes:
@@ -170,10 +166,10 @@ def test_summary_is_json(tiny_model: Path) -> None:
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match='cannot be written'):
+    with pytest.raises(LwsegError, match='cannot be written'):
         write_atomically(tmp_path / 'no_folder' / 'model.onnx', b'content')
     folder = tmp_path / 'taken'
     folder.mkdir()
-    with pytest.raises(ModelError, match='cannot be written'):
+    with pytest.raises(LwsegError, match='cannot be written'):
         write_atomically(folder, b'content')
     assert [path.name for path in tmp_path.iterdir()] == ['taken']

@@ -12,7 +12,9 @@ from models_for_tests import tiny_info, tiny_network
 from lwseg_ros import Segmenter
 from lwseg_ros.datasets.dataset import open_dataset, read_image
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import find_model, list_models, read_model_info, sha256
+from lwseg_ros.files import sha256
+from lwseg_ros.inference.model_file import read_model_info
+from lwseg_ros.inference.model_source import find_model, list_models
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.share import config_file
 

@@ -29,7 +29,7 @@ from lwseg_ros.inference.half_precision import (  # noqa: E402
     read_graph,
     to_half,
 )
-from lwseg_ros.inference.model_file import find_model, list_models  # noqa: E402
+from lwseg_ros.inference.model_source import find_model, list_models  # noqa: E402
 from lwseg_ros.networks import list_networks  # noqa: E402
 
 AMPERE = Gpu('some GPU', (8, 6))

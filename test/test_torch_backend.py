@@ -26,7 +26,7 @@ from lwseg_ros.inference.graph import (  # noqa: E402
     fold_norms,
     save_safetensors,
 )
-from lwseg_ros.inference.model_file import find_model, list_models  # noqa: E402
+from lwseg_ros.inference.model_source import find_model, list_models  # noqa: E402
 
 SHIPPED = [name for name in ('road', 'road-nano', 'road-frm') if name in list_models()]
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='no NVIDIA GPU')

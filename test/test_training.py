@@ -22,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # noqa: E4
 )
 
 from lwseg_ros.errors import DataError, LwsegError, TrainingError  # noqa: E402
-from lwseg_ros.inference.model_file import read_model_info, resolve_model  # noqa: E402
+from lwseg_ros.inference.model_file import read_model_info  # noqa: E402
+from lwseg_ros.inference.model_source import resolve_model  # noqa: E402
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace  # noqa: E402
 from lwseg_ros.networks import create_network  # noqa: E402
 from lwseg_ros.training.recipe import load_recipe  # noqa: E402

@@ -17,7 +17,8 @@ from lwseg_ros.inference.graph import (
     load_network,
     quiet_exporter,
 )
-from lwseg_ros.inference.model_file import ModelInfo, find_model
+from lwseg_ros.inference.model_info import ModelInfo
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 

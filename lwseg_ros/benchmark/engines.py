@@ -15,7 +15,7 @@ import numpy as np
 from lwseg_ros.benchmark.energy import EnergyMeter
 from lwseg_ros.benchmark.timing import percentiles, time_in_turns
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import find_model
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.inference.segmenter import Image, Segmenter
 from lwseg_ros.synthetic.drive import GeneratedDrive
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lwseg_ros.benchmark.engines import BARE, CAMERA, EAGER
 from lwseg_ros.errors import DataError
-from lwseg_ros.inference.model_file import write_atomically
+from lwseg_ros.files import write_atomically
 
 FORMAT = 'lwseg benchmark 1'
 NAME = 'performance'

@@ -22,7 +22,8 @@ from lwseg_ros.benchmark.growth import CAMERAS, time_classes, time_pixels
 from lwseg_ros.benchmark.report import FORMAT, RESULT, print_tables, read_result, write_report
 from lwseg_ros.benchmark.startup import time_imports, time_startup
 from lwseg_ros.errors import LwsegError
-from lwseg_ros.inference.model_file import find_model, sha256
+from lwseg_ros.files import sha256
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.transport import apply_large_image_profile
 
 MODES = ('engine', 'startup', 'end-to-end', 'growth')

@@ -26,7 +26,8 @@ from lwseg_ros import __version__
 from lwseg_ros.demo.recording import Accuracy, Recorder
 from lwseg_ros.demo.sources import DriveSource, VideoSource
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.inference.model_file import ModelSource, find_model, sha256
+from lwseg_ros.files import sha256
+from lwseg_ros.inference.model_source import ModelSource, find_model
 from lwseg_ros.live.frames import (
     BagSource,
     Pace,

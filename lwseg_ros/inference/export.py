@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lwseg_ros.errors import ModelError
+from lwseg_ros.files import sha256
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import BackendOptions
 from lwseg_ros.inference.graph import (
@@ -22,13 +23,9 @@ from lwseg_ros.inference.graph import (
     save_safetensors,
 )
 from lwseg_ros.inference.half_precision import LARGEST_HALF
-from lwseg_ros.inference.model_file import (
-    ModelInfo,
-    ModelSource,
-    model_kind,
-    read_model_info,
-    sha256,
-)
+from lwseg_ros.inference.model_file import model_kind, read_model_info
+from lwseg_ros.inference.model_info import ModelInfo
+from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.self_check import check_images, label_agreement
 
 LEAST_AGREEMENT = 0.995

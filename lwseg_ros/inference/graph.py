@@ -19,7 +19,8 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import ModelInfo, model_metadata, write_model
+from lwseg_ros.inference.model_file import model_metadata, write_model
+from lwseg_ros.inference.model_info import ModelInfo
 from lwseg_ros.networks.layers import SegmentationNetwork
 
 if TYPE_CHECKING:

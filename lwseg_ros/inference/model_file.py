@@ -11,34 +11,21 @@ answer otherwise. Files of somebody else have no digest and are not checked so.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-
-from lwseg_ros.errors import DataError, ModelError
-from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.errors import ModelError
+from lwseg_ros.files import write_atomically
+from lwseg_ros.inference.model_info import ModelInfo
 from lwseg_ros.plain_data import NOT_AS_WANTED, parse_json
 
 METADATA_KEY = 'lwseg'
 DIGEST_KEY = 'lwseg_sha256'
-FORMAT = 1
 ZERO_POINT = 'activation_zero_point'
 """The name that the zero point of all activations of an int8 model has in its graph."""
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-EXTERNAL = 'external'
-"""The `network` of a model that is not of our catalog."""
-
-MODEL_PRECISIONS = ('fp32', 'int8')
-
-_SHIPPED = Path(__file__).resolve().parents[1] / 'models'
 _MAX_METADATA_BYTES = 10_000_000  # our choice: some thousand times what a model says
-_MAX_INPUT_PIXELS = 1 << 25
 _NO_DIGEST = 'sha256:' + 64 * '0'
 _PICKLE = (
     'a PyTorch checkpoint, which can hold code and is never loaded; give an ONNX or safetensors '
@@ -55,162 +42,6 @@ _OTHER_KINDS = (
     (b'<', 'XML or HTML; give an ONNX or safetensors model'),
     (b'\x1f\x8b', 'a compressed archive; unpack it first'),
 )
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model file says of itself.
-
-    `network` is the catalog's name; `input_size` the default network size (height, width);
-    `mean` and `std` are of RGB pixels scaled to 0..1; `precision` is fp32, or int8 after
-    `lwseg quantize`; `provenance` is free text by key (data, recipe, commit, seed, licence);
-    `accuracy` holds figures of `lwseg evaluate`.
-    """
-
-    name: str
-    network: str
-    label_space: LabelSpace
-    input_size: tuple[int, int]
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    precision: str = 'fp32'
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    accuracy: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, text: str, where: str = 'the model') -> ModelInfo:
-        """Read the metadata text; ModelError names what is wrong."""
-        try:
-            content = parse_json(text)
-            if content['format'] != FORMAT:
-                raise ModelError(
-                    f'{where} has metadata of format {content["format"]}, this lwseg reads '
-                    f'format {FORMAT}: update lwseg'
-                )
-            height, width = (int(v) for v in content['input_size'])
-            info = cls(
-                name=str(content['name']),
-                network=str(content['network']),
-                label_space=LabelSpace.from_dict(content['label_space']),
-                input_size=(height, width),
-                mean=_three(content['mean']),
-                std=_three(content['std']),
-                precision=str(content.get('precision', 'fp32')),
-                provenance=dict(content.get('provenance') or {}),
-                accuracy=dict(content.get('accuracy') or {}),
-            )
-            info.to_json().encode()  # a lone surrogate fits into no message
-        except (*NOT_AS_WANTED, DataError) as error:
-            raise ModelError(
-                f'{where} has damaged lwseg metadata ({type(error).__name__}: {error}): '
-                'export it again with `lwseg export`'
-            ) from None
-        if not 0 < height * width <= _MAX_INPUT_PIXELS or min(height, width) < 1:
-            raise ModelError(
-                f'{where} has metadata with the impossible input size {width}x{height}'
-            )
-        if info.precision not in MODEL_PRECISIONS:
-            raise ModelError(
-                f'{where} is of the precision {info.precision!r}, this lwseg knows '
-                f'{" and ".join(MODEL_PRECISIONS)}: update lwseg'
-            )
-        if not np.isfinite([*info.mean, *info.std]).all() or min(info.std) <= 0:
-            raise ModelError(f'{where} has metadata with an impossible mean or std')
-        return info
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the metadata as plain JSON-able types."""
-        return {
-            'format': FORMAT,
-            'name': self.name,
-            'network': self.network,
-            'label_space': self.label_space.to_dict(),
-            'input_size': list(self.input_size),
-            'mean': list(self.mean),
-            'std': list(self.std),
-            'precision': self.precision,
-            'provenance': dict(self.provenance),
-            'accuracy': dict(self.accuracy),
-        }
-
-    def to_json(self) -> str:
-        """Return the text that is stored under the key `lwseg`."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True)
-
-
-def list_models() -> list[str]:
-    """Return the names of the shipped models."""
-    found = {path.stem for kind in ('onnx', 'safetensors') for path in _SHIPPED.glob(f'*.{kind}')}
-    return sorted(found)
-
-
-def resolve_model(name_or_path: str | os.PathLike[str], suffix: str = '.onnx') -> Path:
-    """Return the file of a shipped model by its name, or the given path.
-
-    `suffix` says which form of a shipped model is wanted, `.onnx` or `.safetensors`.
-    """
-    name = os.fspath(name_or_path)
-    if os.sep not in name and not Path(name).suffix and name in list_models():
-        path = _SHIPPED / f'{name}{suffix}'
-        if not path.is_file():
-            raise ModelError(f'the shipped model {name!r} has no {suffix} file')
-        return path
-    path = Path(os.path.expanduser(name))
-    if not os.path.exists(path):
-        shipped = ', '.join(list_models()) or 'none'
-        raise ModelError(
-            f'there is no model {name!r}: give the path of an .onnx or .safetensors file or the '
-            f'name of a shipped model ({shipped})'
-        )
-    if not path.is_file():
-        raise ModelError(f'{path} is not a file: give an .onnx or .safetensors model')
-    return path
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """A model ready for a backend: what it says of itself and its forms.
-
-    `onnx` is the path or the bytes of a graph with the inputs and outputs of `graph.py`,
-    `safetensors` the path of the weights; at least one is there. A model of `fixed_size` runs at
-    `info.input_size` only.
-    """
-
-    path: Path
-    info: ModelInfo
-    onnx: Path | bytes | None = None
-    safetensors: Path | None = None
-    fixed_size: bool = False
-
-
-def find_model(
-    name_or_path: str | os.PathLike[str], description: str | os.PathLike[str] | None = None
-) -> ModelSource:
-    """Find a shipped model by its name, or any model file by its path, and read its metadata.
-
-    An ONNX file of somebody else needs a description, a YAML file: the given one, else the one
-    of the same name beside the model.
-    """
-    path = resolve_model(name_or_path)
-    if path.parent == _SHIPPED and description is None:
-        weights = path.with_suffix('.safetensors')
-        return ModelSource(
-            path, read_model_info(path), path, weights if weights.is_file() else None
-        )
-    kind, metadata = _read(path)
-    beside = path.with_suffix('.yaml')
-    if description is None and METADATA_KEY not in metadata and beside.is_file():
-        description = beside
-    if description is not None and kind == 'onnx':
-        from lwseg_ros.inference.external_onnx import wrap_external
-
-        info, graph, fixed_size = wrap_external(path, Path(description))
-        return ModelSource(path, info, onnx=graph, fixed_size=fixed_size)
-    if kind == 'safetensors':
-        return ModelSource(path, read_model_info(path), safetensors=path)
-    if METADATA_KEY in metadata and _has_external_weights(path):
-        raise ModelError(f'{path} keeps its weights in other files; a model is one file')
-    return ModelSource(path, read_model_info(path), onnx=path)
 
 
 def model_kind(path: Path) -> str:
@@ -243,21 +74,6 @@ def read_model_info(path: str | os.PathLike[str]) -> ModelInfo:
     return ModelInfo.from_json(metadata[METADATA_KEY], str(path))
 
 
-def summarize_model(
-    name_or_path: str | os.PathLike[str], description: str | os.PathLike[str] | None = None
-) -> dict[str, Any]:
-    """Return what is known of a model without running it, JSON-able: file, SHA-256, metadata."""
-    source = find_model(name_or_path, description)
-    return {
-        'file': str(source.path),
-        'kind': _read(source.path)[0],
-        'bytes': source.path.stat().st_size,
-        'sha256': sha256(source.path),
-        'made_by_lwseg': isinstance(source.onnx, Path) or source.safetensors is not None,
-        **source.info.to_dict(),
-    }
-
-
 def model_metadata(info: ModelInfo) -> dict[str, str]:
     """Return the metadata of a new model file, to be written by `write_model`."""
     return {METADATA_KEY: info.to_json(), DIGEST_KEY: _NO_DIGEST}
@@ -281,33 +97,6 @@ def _check_digest(path: Path, digest: str) -> None:
             f'what its SHA-256 says): copy or export it again, or remove {DIGEST_KEY} from its '
             'metadata if the change is yours'
         )
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file under a temporary name beside it and rename it: no half file is seen."""
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise ModelError(f'{path} cannot be written: {error.strerror}') from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    first, second, third = (float(v) for v in values)
-    return first, second, third
 
 
 def _read(path: Path) -> tuple[str, dict[str, str]]:
@@ -410,7 +199,7 @@ def _onnx_metadata(file: BinaryIO, size: int) -> dict[str, str]:
     return metadata
 
 
-def _has_external_weights(path: Path) -> bool:
+def has_external_weights(path: Path) -> bool:
     """Tell whether an ONNX file takes weights, wherever in it, from other files."""
     try:
         with path.open('rb') as file:

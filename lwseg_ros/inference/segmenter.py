@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from lwseg_ros.errors import FrameError, InferenceError, LwsegError, ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
-from lwseg_ros.inference.model_file import EXTERNAL, ModelInfo, ModelSource, find_model
+from lwseg_ros.inference.model_info import EXTERNAL, ModelInfo
+from lwseg_ros.inference.model_source import ModelSource, find_model
 from lwseg_ros.label_space import LabelSpace
 
 Image = NDArray[np.uint8]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lwseg_ros.inference.backends.base import Backend
-from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.inference.model_info import ModelInfo
 
 LEAST_AGREEMENT = 0.99
 """The share of pixels on which a reduced precision must name the class that fp32 names."""

@@ -23,7 +23,8 @@ import numpy as np
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.inference.model_file import find_model, sha256, write_atomically
+from lwseg_ros.files import sha256, write_atomically
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.live.frames import (
     BagSource,
     Pace,

@@ -17,7 +17,7 @@ from lwseg_ros import __version__
 from lwseg_ros.bags.images import BagTopic
 from lwseg_ros.bags.recording import Index, Recording, bag_files
 from lwseg_ros.errors import DataError
-from lwseg_ros.inference.model_file import sha256
+from lwseg_ros.files import sha256
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.replay.settings import Models, Settings
 from lwseg_ros.replay.truth import (

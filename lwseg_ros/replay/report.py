@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lwseg_ros.errors import LwsegError
-from lwseg_ros.inference.model_file import write_atomically
+from lwseg_ros.files import write_atomically
 from lwseg_ros.live.latency import PERCENTILES
 from lwseg_ros.live.replay import RESULT as LIVE_RESULT
 from lwseg_ros.live.replay import read_live_frames

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from lwseg_ros.inference.model_file import write_atomically
+from lwseg_ros.files import write_atomically
 
 FORMAT = 'lwseg replay 1'
 RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'

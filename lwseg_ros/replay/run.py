@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.inference.model_file import find_model
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.replay.checks import Check, Condition, check, parse_conditions
 from lwseg_ros.replay.figures import merge

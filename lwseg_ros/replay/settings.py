@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lwseg_ros.inference.model_file import resolve_model, sha256
+from lwseg_ros.files import sha256
+from lwseg_ros.inference.model_source import resolve_model
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.replay.result import Model
 

@@ -22,8 +22,8 @@ from lwseg_ros.bags.recording import RawMessage, Recording, in_order
 from lwseg_ros.datasets.dataset import AS_IDS, Coding, read_labels
 from lwseg_ros.datasets.layouts import LABEL_SPACE_FILE
 from lwseg_ros.errors import DataError, FrameError
+from lwseg_ros.files import sha256
 from lwseg_ros.image_messages import image_from_message
-from lwseg_ros.inference.model_file import sha256
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.replay.figures import file_name
 

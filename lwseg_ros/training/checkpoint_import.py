@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.graph import save_safetensors
-from lwseg_ros.inference.model_file import ModelInfo
+from lwseg_ros.inference.model_info import ModelInfo
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2, imagenet_keys

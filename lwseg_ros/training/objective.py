@@ -12,12 +12,9 @@ from torch.nn import functional as F
 
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.graph import load_network
-from lwseg_ros.inference.model_file import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    read_model_info,
-    resolve_model,
-)
+from lwseg_ros.inference.model_file import read_model_info
+from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD
+from lwseg_ros.inference.model_source import resolve_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.training.contrastive import ProjectionHead, pixel_contrast
 from lwseg_ros.training.losses import (

@@ -24,15 +24,10 @@ from rich.progress import Progress, TimeRemainingColumn
 from lwseg_ros.datasets.dataset import LabelledImages, open_dataset, read_image, read_pair
 from lwseg_ros.errors import ModelError
 from lwseg_ros.evaluation.evaluate import Comparison
-from lwseg_ros.inference.model_file import (
-    EXTERNAL,
-    ZERO_POINT,
-    ModelInfo,
-    find_model,
-    model_metadata,
-    sha256,
-    write_model,
-)
+from lwseg_ros.files import sha256
+from lwseg_ros.inference.model_file import ZERO_POINT, model_metadata, write_model
+from lwseg_ros.inference.model_info import EXTERNAL, ModelInfo
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.inference.segmenter import Segmenter
 
 try:

@@ -33,15 +33,10 @@ from torch.utils.tensorboard import SummaryWriter
 from lwseg_ros.datasets.dataset import data_root, open_dataset, read_pair
 from lwseg_ros.errors import DataError, TrainingError
 from lwseg_ros.evaluation.evaluate import Predict, evaluate
+from lwseg_ros.files import write_atomically
 from lwseg_ros.inference.graph import ImageToLabels, save_safetensors
-from lwseg_ros.inference.model_file import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ModelInfo,
-    list_models,
-    resolve_model,
-    write_atomically,
-)
+from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
+from lwseg_ros.inference.model_source import list_models, resolve_model
 from lwseg_ros.inference.segmenter import Segmentation, aligned_size, enlarged
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory

@@ -9,7 +9,7 @@ from importlib import import_module
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends.base import PRECISIONS, Backend, BackendOptions
 from lwseg_ros.inference.backends.cuda import has_gpu
-from lwseg_ros.inference.model_file import ModelSource
+from lwseg_ros.inference.model_source import ModelSource
 
 BACKENDS = {
     'tensorrt': ('lwseg_ros.inference.backends.tensorrt', 'TensorRtBackend'),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import ModelSource
+from lwseg_ros.inference.model_source import ModelSource
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
 NOT_QUANTIZED = (

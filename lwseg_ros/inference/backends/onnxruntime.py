@@ -19,7 +19,8 @@ from lwseg_ros.inference.backends.base import (
     check_classes,
     require_onnx,
 )
-from lwseg_ros.inference.model_file import ZERO_POINT, ModelSource
+from lwseg_ros.inference.model_file import ZERO_POINT
+from lwseg_ros.inference.model_source import ModelSource
 
 _ONLY_ERRORS = 3
 _INT8, _UINT8 = 3, 2  # TensorProto.DataType

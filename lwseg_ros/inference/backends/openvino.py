@@ -20,7 +20,7 @@ from lwseg_ros.inference.backends.base import (
     check_classes,
     require_onnx,
 )
-from lwseg_ros.inference.model_file import ModelSource
+from lwseg_ros.inference.model_source import ModelSource
 
 _HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}

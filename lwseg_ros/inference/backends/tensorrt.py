@@ -32,7 +32,7 @@ from lwseg_ros.inference.backends.tensorrt_engine import (
     version,
 )
 from lwseg_ros.inference.half_precision import is_quantized, read_graph
-from lwseg_ros.inference.model_file import ModelSource
+from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.self_check import label_agreement, refusal
 
 _TYPES = {'UINT8': np.uint8, 'FLOAT': np.float32}

@@ -20,9 +20,10 @@ from typing import Any
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import ModelError
+from lwseg_ros.files import write_atomically
 from lwseg_ros.inference.backends.cuda import Gpu
 from lwseg_ros.inference.half_precision import fix_shape, is_quantized, read_graph, to_half
-from lwseg_ros.inference.model_file import ModelSource, write_atomically
+from lwseg_ros.inference.model_source import ModelSource
 
 OPTIMIZATION_LEVEL = 3
 """How hard the builder searches, 0 to 5; 3 is TensorRT's own choice."""
@@ -229,7 +230,7 @@ class EngineCache:
             return None
 
     def store(self, key: EngineKey, name: str, engine: Engine) -> Path:
-        """Write an engine; it appears complete or not at all. ModelError if it cannot be."""
+        """Write an engine; it appears complete or not at all. LwsegError if it cannot be."""
         path = self.path(key, name)
         header = {
             'key': asdict(key),

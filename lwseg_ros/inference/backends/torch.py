@@ -13,7 +13,7 @@ from torch.nn import functional
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
 from lwseg_ros.inference.graph import ImageToLabels, fold_norms, load_network
-from lwseg_ros.inference.model_file import ModelSource
+from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.self_check import label_agreement, refusal
 from lwseg_ros.networks.layers import SegmentationNetwork
 
