@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from models_for_tests import make_network_model, make_tiny_model
+from paths_for_tests import DATA, shared
 
 if TYPE_CHECKING:
     from ros_for_tests import Driver, NodeProcess
@@ -52,12 +53,7 @@ def exported_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
     """Return the folder of real data sets, `LWSEG_DATA` or `../shared/data`."""
-    path = Path(
-        os.environ.get('LWSEG_DATA', Path(__file__).resolve().parents[2] / 'shared' / 'data')
-    )
-    if not path.is_dir():
-        pytest.skip(f'no data sets in {path}: set LWSEG_DATA')
-    return path
+    return shared(DATA.name)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from paths_for_tests import ROOT
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -26,7 +27,6 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from lwseg_ros.transport import apply_large_image_profile
 
-ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 30.0
 ALL = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
+from paths_for_tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'lwseg_ros'
 
 # A room, or one module of it, and what it may import besides itself; the longest name counts.

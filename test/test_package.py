@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 import setuptools
+from paths_for_tests import ROOT
 
 import lwseg_ros
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # Module names that are not those of the distributions (pip) that hold them.
 DISTRIBUTIONS = {

@@ -1,15 +1,15 @@
 """The README says what the code does: its parameter table is the declared one."""
 
 import re
-from pathlib import Path
 
 import pytest
+from paths_for_tests import ROOT
 
 pytest.importorskip('rclpy')
 
 from lwseg_ros.ros.parameters import PARAMETERS
 
-README = Path(__file__).resolve().parents[1] / 'README.md'
+README = ROOT / 'README.md'
 
 
 def shown(default):

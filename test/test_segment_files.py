@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from paths_for_tests import shared
 
 from lwseg_ros import LabelSpace, Segmentation, Segmenter
 from lwseg_ros.errors import DataError, LwsegError
@@ -106,11 +107,9 @@ def test_video(segmenter: Segmenter, video: Path, tmp_path: Path) -> None:
     assert written.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
 
 
-def test_bag(segmenter: Segmenter, shared_data: Path, tmp_path: Path) -> None:
+def test_bag(segmenter: Segmenter, tmp_path: Path) -> None:
     pytest.importorskip('rosbags')
-    bag = shared_data.parent / 'bags' / 'raspicam_ros1.bag'
-    if not bag.is_file():
-        pytest.skip(f'no {bag}')
+    bag = shared('bags/raspicam_ros1.bag')
     summary = segment_files(segmenter, [bag], tmp_path / 'out')
     assert files(tmp_path / 'out') == ['raspicam_ros1_overlay.mp4', 'segment.json']
     assert summary['inputs'][0]['frames'] == summary['inputs'][0]['frames_promised'] == 1

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from models_for_tests import tiny_info
+from paths_for_tests import ROOT, shared
 
 from lwseg_ros import LabelSpace, Segmenter
 from lwseg_ros.errors import LwsegError, ModelError
@@ -17,7 +18,6 @@ from lwseg_ros.errors import LwsegError, ModelError
 onnx = pytest.importorskip('onnx')
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 SPACE = LabelSpace.load('camvid')
 
 
@@ -186,9 +186,7 @@ def test_single_plane_is_the_second_of_two_classes(tmp_path: Path, kind: str) ->
 
 
 def test_twinlitenet_finds_the_road(shared_data: Path) -> None:
-    path = shared_data.parent / 'peers' / 'twinlitenet_bdd100k.onnx'
-    if not path.is_file():
-        pytest.skip(f'no {path}')
+    path = shared('peers/twinlitenet_bdd100k.onnx')
     files = sorted((shared_data / 'camvid' / 'images' / 'val').glob('*.jpg'))[::20]
     description = ROOT / 'config' / 'models' / 'twinlitenet_bdd100k.yaml'
     with Segmenter.load(path, description=description) as segmenter:

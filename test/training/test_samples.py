@@ -2,11 +2,11 @@
 
 import pickle
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from paths_for_tests import ROOT
 
 torch = pytest.importorskip('torch')
 
@@ -19,7 +19,7 @@ from lwseg_ros.training.losses import label_set_loss  # noqa: E402
 from lwseg_ros.training.recipe import load_recipe  # noqa: E402
 from lwseg_ros.training.samples import Samples, load_source, start_worker  # noqa: E402
 
-DOCS = Path(__file__).resolve().parents[1] / 'docs' / 'datasets.md'
+DOCS = ROOT / 'docs' / 'datasets.md'
 
 RECIPE = """
 name: several

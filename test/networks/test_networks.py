@@ -1,9 +1,9 @@
 """Every network of the catalog: counts, odd sizes, save and load, export."""
 
 import copy
-from pathlib import Path
 
 import pytest
+from paths_for_tests import shared
 
 torch = pytest.importorskip('torch')
 
@@ -11,8 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.networks import create_network, list_networks  # noqa: E402
-
-REFERENCE = Path(__file__).resolve().parents[2] / 'shared' / 'reference' / 'checkpoint_keys'
 
 
 def parameters(network):
@@ -291,7 +289,6 @@ def test_refined_pyramid_costs_what_the_paper_prints(name):
     assert multiply_adds(network, 1024, 2048)['whole'] == pytest.approx(214.82, rel=0.01)
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason='no reference key lists beside the checkout')
 @pytest.mark.parametrize(
     ('name', 'num_classes', 'listing'),
     [
@@ -306,7 +303,7 @@ def test_refined_pyramid_costs_what_the_paper_prints(name):
     ],
 )
 def test_checkpoint_keys_equal_the_authors(name, num_classes, listing):
-    lines = (REFERENCE / f'{listing}.txt').read_text().splitlines()
+    lines = shared(f'reference/checkpoint_keys/{listing}.txt').read_text().splitlines()
     wanted = dict(line.split(' ', 1) for line in lines)
     with torch.device('meta'):
         state = create_network(name, num_classes).state_dict()

@@ -21,11 +21,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from paths_for_tests import ROOT
 
 from lwseg_ros.errors import FrameError
 from lwseg_ros.image_messages import ENCODINGS, image_from_message
 
-ROOT = Path(__file__).resolve().parents[1]
 UINT32 = 2**32 - 1
 EDGES = (0, 1, 2, 3, 255, 2**15, 2**16, 2**24, 2**31 - 1, 2**31, 2**32 - 2, UINT32)
 
@@ -287,7 +287,7 @@ def in_little_memory(function: str, megabytes: int) -> int:
     program = (
         'import resource, sys\n'
         'import cv2\n'
-        f'sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "test")!r}]\n'
+        f'sys.path[:0] = {[str(ROOT), str(ROOT / "test"), str(Path(__file__).parent)]}\n'
         'import test_hostile_messages as tests\n'
         'cv2.setNumThreads(1)\n'
         'pages = int(open("/proc/self/statm").read().split()[0])\n'

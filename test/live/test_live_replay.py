@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths_for_tests import ROOT
 
 pytest.importorskip('rclpy')
 pytest.importorskip('rosbags')
@@ -24,7 +25,6 @@ from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.live.latency import CameraTimes, frame_figures
 from lwseg_ros.live.replay import LiveSettings, merge_live, replay_live
 
-ROOT = Path(__file__).resolve().parents[1]
 PERIOD_NS = 50_000_000
 FRONT, REAR = '/front/image', '/rear/image'
 

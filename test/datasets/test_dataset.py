@@ -6,12 +6,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+from paths_for_tests import ROOT
 
 from lwseg_ros.datasets.dataset import open_dataset, read_labels, read_pair
 from lwseg_ros.datasets.layouts import FORMATS
 from lwseg_ros.errors import DataError
 
-DOCS = Path(__file__).resolve().parents[1] / 'docs' / 'datasets.md'
+DOCS = ROOT / 'docs' / 'datasets.md'
 
 MINE = """
 name: yard

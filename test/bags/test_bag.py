@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from paths_for_tests import shared
 
 pytest.importorskip('rosbags')
 
@@ -18,10 +18,6 @@ from rosbags.typesys import Stores, get_typestore
 from lwseg_ros.bags.images import open_bag
 from lwseg_ros.errors import DataError
 from lwseg_ros.image_messages import image_from_message
-
-SHARED = Path(os.environ.get('LWSEG_DATA', Path(__file__).parents[2] / 'shared' / 'data')).parent
-HIGHWAY = SHARED / 'bags' / 'highway_960x540'
-RASPICAM = SHARED / 'bags' / 'raspicam_ros1.bag'
 
 FIRST_NS = 1_700_000_000_123_456_789
 PERIOD_NS = 33_333_333
@@ -169,9 +165,8 @@ def test_what_is_no_bag_is_refused(tmp_path: Path, name: str) -> None:
         open_bag(tmp_path / name)
 
 
-@pytest.mark.skipif(not HIGHWAY.exists(), reason='the real highway bag is not here')
 def test_real_ros2_bag() -> None:
-    with open_bag(HIGHWAY) as images:
+    with open_bag(shared('bags/highway_960x540')) as images:
         assert images.topic.name == '/camera/image_raw/compressed'
         assert len(images) == 221
         assert images.camera_info_topic == (
@@ -187,9 +182,8 @@ def test_real_ros2_bag() -> None:
         assert image_from_message(next(iter(images)).message).shape == (540, 960, 3)
 
 
-@pytest.mark.skipif(not RASPICAM.exists(), reason='the real ROS 1 bag is not here')
 def test_real_ros1_bag() -> None:
-    with open_bag(RASPICAM) as images:
+    with open_bag(shared('bags/raspicam_ros1.bag')) as images:
         (entry,) = images
         assert entry.stamp_ns > 0
         assert image_from_message(entry.message).ndim == 3

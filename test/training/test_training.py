@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from paths_for_tests import ROOT
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('lightning_fabric')
@@ -35,7 +35,6 @@ from lwseg_ros.training.samples import (  # noqa: E402
 )
 from lwseg_ros.training.trainer import Trainer, train  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """
 name: small
 network: lw_refinenet_mobilenet_v2_torchvision

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from paths_for_tests import ROOT, shared
 
 pytest.importorskip('rclpy')
 pytest.importorskip('rosbags')
@@ -29,9 +30,6 @@ from lwseg_ros.errors import DataError, LwsegError, ModelError
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.synthetic.drive import GeneratedDrive
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = Path(os.environ.get('LWSEG_DATA', ROOT.parent / 'shared' / 'data')).parent
-HIGHWAY = SHARED / 'bags' / 'highway_960x540'
 OUTPUTS = ('mask', 'confidence', 'drivable_mask')
 
 
@@ -221,10 +219,13 @@ def test_a_video(tiny_model: Path, tmp_path: Path) -> None:
     assert count_frames(tmp_path / 'out' / 'overlay.mp4') == 12
 
 
-@pytest.mark.skipif(not HIGHWAY.exists(), reason='the real highway bag is not here')
 def test_a_real_bag_of_compressed_images(tiny_model: Path, tmp_path: Path) -> None:
     result = run_demo(
-        bag=HIGHWAY, out=tmp_path, model=str(tiny_model), seconds=1.0, console=silent()
+        bag=shared('bags/highway_960x540'),
+        out=tmp_path,
+        model=str(tiny_model),
+        seconds=1.0,
+        console=silent(),
     )
     assert result['frames_in'] == 25
     assert result['frames_processed'] + result['frames_dropped'] == 25

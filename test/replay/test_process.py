@@ -12,13 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths_for_tests import ROOT
 
 pytest.importorskip('rosbags')
 
 from bags_for_tests import camera_rows, painted, raw, stamp, write_ros2
 from rosbags.highlevel import AnyReader
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def command(*arguments: object) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths_for_tests import ROOT
 
 pytest.importorskip('rosbags')
 
@@ -32,8 +33,6 @@ from lwseg_ros.replay.fleet import (
 )
 from lwseg_ros.replay.run import RunOptions, evaluate_bags
 from lwseg_ros.replay.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture

@@ -225,14 +225,13 @@ def test_autostart_and_respawn(file, launch, driver, tiny_model):
 @needs_ros2_bag
 def test_replay_plays_the_bag_to_the_node_by_its_own_time(launch, driver, tiny_model, tmp_path):
     pytest.importorskip('rosbags')
-    from rosbags.rosbag2 import StoragePlugin
+    from bags_for_tests import FIRST_NS, camera_rows, write_ros2
     from sensor_msgs.msg import Image
-    from test_bag import FIRST_NS, write_ros2
 
     topic = '/camera/image_raw'
-    bag = write_ros2(tmp_path / 'drive', [topic], StoragePlugin.MCAP, count=30)
+    bag = write_ros2(tmp_path / 'drive', camera_rows(30, topic))
     launched = launch(
-        'replay.launch.py', bag=bag, image=topic, model=tiny_model, rate=0.2, rviz='false'
+        'replay.launch.py', bag=bag, image=topic, model=tiny_model, rate=0.6, rviz='false'
     )
     masks = driver.collect(Image, 'mask')
     driver.spin_until(lambda: launched.log.count('process started') == 2, 'the player')

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models_for_tests import tiny_info, tiny_network
+from paths_for_tests import ROOT
 from test_model_file import safetensors_bytes
 
 from lwseg_ros.errors import DataError, LwsegError, ModelError
@@ -23,8 +24,6 @@ from lwseg_ros.inference.model_file import model_metadata, read_model_info, writ
 from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.label_space import LabelSpace
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -92,7 +91,7 @@ def test_the_libraries_survive_what_has_no_digest(
     path.write_bytes(without_digest(whole.read_bytes()))
     program = (
         'import resource, sys\n'
-        f'sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "test")!r}]\n'
+        f'sys.path[:0] = {[str(ROOT), str(ROOT / "test"), str(Path(__file__).parent)]}\n'
         f'import {backend}\n'
         'import test_hostile_models as tests\n'
         'resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n'

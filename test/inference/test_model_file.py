@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from models_for_tests import tiny_info
+from paths_for_tests import ROOT
 
 from lwseg_ros.errors import LwsegError, ModelError
 from lwseg_ros.files import write_atomically
@@ -49,9 +50,8 @@ def test_reading_needs_no_library(tiny_model: Path) -> None:
         'loaded = {"torch", "onnx", "onnxruntime", "openvino", "safetensors"} & set(sys.modules)\n'
         'assert not loaded, loaded\n'
     )
-    root = Path(__file__).resolve().parents[1]
     result = subprocess.run(
-        [sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == 'tiny'
 
