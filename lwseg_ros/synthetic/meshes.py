@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.synthetic.painting import Color
+
 Points = npt.NDArray[np.float32]
-Color = tuple[float, float, float]
 
 GLASS: Color = (46, 54, 64)
 RUBBER: Color = (22, 22, 24)

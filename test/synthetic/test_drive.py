@@ -7,8 +7,10 @@ import pytest
 
 from lwseg_ros.errors import DataError
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
-from lwseg_ros.synthetic.drive import Camera, GeneratedDrive
-from lwseg_ros.synthetic.scene import KINDS, MATERIAL_LABELS, Material
+from lwseg_ros.synthetic.camera import Camera
+from lwseg_ros.synthetic.drive import GeneratedDrive
+from lwseg_ros.synthetic.layout import KINDS
+from lwseg_ros.synthetic.scene import MATERIAL_LABELS, Material
 
 SIZE = (320, 192)
 
