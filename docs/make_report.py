@@ -11,8 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE, image_message, jpeg_message
 from lwseg_ros.replay.run import RunOptions, evaluate_bags
 from lwseg_ros.replay.settings import Settings
 from lwseg_ros.synthetic.drive import GeneratedDrive

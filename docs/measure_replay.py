@@ -22,8 +22,7 @@ import numpy.typing as npt
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from lwseg_ros import Segmenter
-from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE, image_message, jpeg_message
 from lwseg_ros.bags.recording import Recording
 from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.memory import keep_freed_memory

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lwseg_ros.bags.files import BAG_SUFFIXES, is_bag
 from lwseg_ros.errors import DataError, FrameError, LwsegError
 from lwseg_ros.files import write_atomically
+from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
 from lwseg_ros.overlay import overlay
 from lwseg_ros.overlay_video import OverlayVideo
 
+if TYPE_CHECKING:
+    from lwseg_ros.bags.images import BagImage
+
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
-BAG_SUFFIXES = ('.bag', '.db3', '.mcap')
 SUMMARY = 'segment.json'
 
 _DEFAULT_RATE = 30.0
@@ -102,6 +106,9 @@ def segment_files(
             f'{len(failures)} of {len(jobs)} inputs could not be segmented, the others are in '
             f'{out}; the first: {failures[0]["error"]}'
         )
+    for entry in summary['inputs']:
+        if entry.get('damage'):
+            console.print(entry['damage'], highlight=False, markup=False)
     frames = sum(entry['frames'] for entry in summary['inputs'])
     console.print(f'{frames} images or frames of {len(jobs)} inputs are in {out}', highlight=False)
     return summary
@@ -120,7 +127,7 @@ def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]
     for source in inputs:
         if not source.exists():
             raise DataError(f'there is no input {source}')
-        if source.is_dir() and not _is_bag_folder(source):
+        if source.is_dir() and not is_bag(source):
             found = [
                 path
                 for path in sorted(source.rglob('*'))
@@ -156,7 +163,7 @@ def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    if path.is_dir() or suffix in BAG_SUFFIXES:
+    if is_bag(path):
         return 'bag'
     if suffix in VIDEO_SUFFIXES:
         return 'video'
@@ -165,12 +172,6 @@ def _kind(path: Path) -> str:
     raise DataError(
         f'{path} is neither an image ({", ".join(IMAGE_SUFFIXES)}) nor a video '
         f'({", ".join(VIDEO_SUFFIXES)}) nor a bag ({", ".join(BAG_SUFFIXES)})'
-    )
-
-
-def _is_bag_folder(path: Path) -> bool:
-    return (path / 'metadata.yaml').is_file() or any(
-        file.suffix in ('.mcap', '.db3') for file in path.iterdir()
     )
 
 
@@ -211,12 +212,16 @@ def _segment(
 
 
 class _Frames(NamedTuple):
-    """The frames of a video or bag, what turns each into an RGB image, and their rate in Hz."""
+    """The frames of a video or bag, what turns each into an RGB image, and their rate in Hz.
+
+    `damage` says in a sentence what is wrong with the file.
+    """
 
     stream: Iterable[Any]
     decode: Callable[[Any], Image]
     total: int | None
     rate: float
+    damage: str = ''
 
 
 def _segment_frames(
@@ -257,6 +262,7 @@ def _segment_frames(
         'frames': number,
         'frames_promised': frames.total,
         'frames_refused': refused,
+        'damage': frames.damage,
         'milliseconds_per_frame': round(1e3 * elapsed / number, 2),
         'drivable_share': round(drivable / number, 4),
     }
@@ -265,10 +271,10 @@ def _segment_frames(
 @contextmanager
 def _open_frames(job: _Job, options: FileOptions) -> Iterator[_Frames]:
     if job.kind == 'bag':
-        from lwseg_ros.bags.images import open_bag
+        from lwseg_ros.bags.images import BagImages
 
-        with open_bag(job.source, options.topic) as bag:
-            yield _Frames(bag, _bag_image, len(bag), _bag_rate(bag))
+        bag = BagImages(job.source, options.topic)
+        yield _Frames(bag, _bag_image, len(bag), bag.rate_hz, bag.recording.damage)
         return
     capture = cv2.VideoCapture(str(job.source))
     try:
@@ -294,21 +300,10 @@ def _video_frames(capture: cv2.VideoCapture) -> Iterator[Any]:
         yield frame
 
 
-def _bag_image(entry: Any) -> Image:
-    from lwseg_ros.image_messages import image_from_message
-
+def _bag_image(entry: BagImage) -> Image:
+    if entry.message is None:
+        raise FrameError(entry.error)
     return image_from_message(entry.message)
-
-
-def _bag_rate(bag: Any) -> float:
-    """Return the mean rate of the recording."""
-    first = last = None
-    for entry in bag:
-        first = entry.record_ns if first is None else first
-        last = entry.record_ns
-    if first is None or last is None or last <= first:
-        return _DEFAULT_RATE
-    return float(np.clip(1e9 * (len(bag) - 1) / (last - first), 1, 240))
 
 
 def _read_image(path: Path) -> Image:

@@ -7,9 +7,17 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rosbags.typesys import Stores, get_typestore
 
-from lwseg_ros.bags.images import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from lwseg_ros.errors import DataError
+
+try:
+    from rosbags.typesys import Stores, get_typestore
+except ImportError:
+    raise DataError('reading bags needs the rosbags package: pip install rosbags') from None
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 
 TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
 """Definitions and serialisers of ROS 2 messages; those of cameras are equal in all releases."""

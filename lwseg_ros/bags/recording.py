@@ -1,79 +1,40 @@
-"""All image topics of a bag at once, every message once, in the order of their header stamps.
+"""A recorded drive, ROS 1 or ROS 2: the one reader that every command opens bags with.
 
-What `bag.py` refuses is read as far as it goes: a bag that is cut off or damaged, of several files
-without metadata.yaml. `Recording.damage` says so.
+Read with rosbags, so no ROS installation is needed; what the library refuses because it is cut
+off, damaged, or of several files without metadata.yaml, is read as far as it goes, and
+`Recording.damage` says so.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from rosbags.rosbag1 import Reader as Ros1Reader
+from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.typesys import Stores, get_typestore
 
-from lwseg_ros.bags.images import (
-    COMPRESSED_IMAGE,
-    IMAGE,
-    BagTopic,
-    open_reader,
-    reason,
-    topics_of,
-)
-from lwseg_ros.bags.messages import TYPESTORE
+from lwseg_ros.bags.files import bag_files
+from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE
+from lwseg_ros.bags.order import Index, RawMessage
 from lwseg_ros.bags.recovery import ROS1_MAGIC, FoundMessage, recover
 from lwseg_ros.errors import DataError, FrameError
 
-BAG_SUFFIXES = ('.bag', '.active', '.mcap', '.db3')
-MAX_WAITING = 64
-"""How many messages may wait for an earlier one that was recorded later (our choice)."""
 
+class BagTopic(NamedTuple):
+    """A topic of a bag."""
 
-class RawMessage(NamedTuple):
-    """A serialised message; `data` is CDR in a ROS 2 bag, ROS 1's own format in a ROS 1 bag."""
-
-    topic: str
+    name: str
     type: str
-    record_ns: int
-    data: bytes
+    messages: int
 
-
-@dataclass(frozen=True)
-class Index:
-    """When the messages of some topics were taken, in the order of the recording.
-
-    `topics` int `[n]` numbers each message's topic in `names`; `stamps` int64 `[n]` are header
-    stamps in ns, the recorder's time where the header has none.
-    """
-
-    names: tuple[str, ...]
-    topics: npt.NDArray[np.int64]
-    stamps: npt.NDArray[np.int64]
-    without_stamp: npt.NDArray[np.bool_]
-
-    def of(self, name: str) -> npt.NDArray[np.int64]:
-        """Return the numbers of the messages of one topic."""
-        return np.flatnonzero(self.topics == self.names.index(name))
-
-    def order(self) -> tuple[npt.NDArray[np.int64], bool]:
-        """Return the numbers of the messages in the order of their stamps, and True.
-
-        In the order of the recording, and False, where stamps jump back so far (a clock was set,
-        the bag holds several drives) that too many messages would have to wait.
-        """
-        by_stamp = np.argsort(self.stamps, kind='stable')
-        recorded = np.arange(len(by_stamp))
-        if not len(by_stamp):
-            return recorded, True
-        waiting = np.maximum.accumulate(by_stamp) - recorded
-        fits = int(waiting.max()) <= MAX_WAITING
-        return (by_stamp, True) if fits else (recorded, False)
+    def __str__(self) -> str:
+        """Return a short description, as error messages list it."""
+        return f'{self.name} ({self.type.replace("/msg/", "/")}, {self.messages} messages)'
 
 
 class Recording:
@@ -90,13 +51,13 @@ class Recording:
         self.definitions: dict[str, str] = {}
         self._read: Callable[[Collection[str]], Iterator[RawMessage]] = self._indexed
         try:
-            reader = open_reader(path)
-            self.topics = topics_of(reader)
+            reader = _open(path)
+            self.topics = _topics_of(reader)
             self.definitions = _definitions(reader.connections)
             reader.close()
         except DataError as error:
             cause = error.__context__
-            why = reason(cause) if isinstance(cause, Exception) else 'it was not closed'
+            why = _reason(cause) if isinstance(cause, Exception) else 'it was not closed'
             self._recover(why, error)
         if path.is_dir() and not (path / 'metadata.yaml').exists():
             self.damage = f'{path} has no metadata.yaml; what is whole in its files was read'
@@ -116,26 +77,29 @@ class Recording:
         """Read the messages of some topics in the order of the recording."""
         return self._read(topics)
 
-    def check(self, topics: Collection[str]) -> None:
-        """Read all messages of some topics once; what is damaged is found, and `damage` says it.
+    def index(self, names: Sequence[str], others: Collection[str] = ()) -> Index:
+        """Read the stamps of all messages of some topics; what is damaged is found.
 
-        Do so before `index` and `messages`, whose order may be another after damage was found.
+        Do so before `messages` of these topics and of `others`, which are read, too: their order
+        may be another after damage was found. `damage` says it.
         """
         try:
-            for _ in self._read(topics):
-                pass
+            return self._index(names, others)
         # A damaged file makes the decoders below raise whatever its bytes lead them to.
         except Exception as error:
-            why = reason(error)
+            why = _reason(error)
             self._recover(why, DataError(f'bag {self.path} cannot be read: {why}'))
+            return self._index(names, others)
 
-    def index(self, names: Sequence[str]) -> Index:
-        """Read the stamps of all messages of some topics."""
+    def _index(self, names: Sequence[str], others: Collection[str]) -> Index:
         topics, stamps, without = array('q'), array('q'), bytearray()
         numbers = {name: number for number, name in enumerate(names)}
-        for message in self._read(names):
+        for message in self._read({*names, *others}):
+            number = numbers.get(message.topic)
+            if number is None:
+                continue
             stamp = self._stamp(message.data)
-            topics.append(numbers[message.topic])
+            topics.append(number)
             stamps.append(stamp or message.record_ns)
             without.append(not stamp)
         return Index(
@@ -152,7 +116,7 @@ class Recording:
             return deserialize(message.data, message.type)
         except Exception as error:  # as above
             raise FrameError(
-                f'the message ({len(message.data)} bytes) is no {message.type}: {reason(error)}'
+                f'the message ({len(message.data)} bytes) is no {message.type}: {_reason(error)}'
             ) from None
 
     def as_ros2(self, message: RawMessage) -> bytes:
@@ -170,7 +134,7 @@ class Recording:
         return int(max(0, seconds * 10**9 + nanoseconds))
 
     def _indexed(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        reader = open_reader(self.path)
+        reader = _open(self.path)
         try:
             connections = [c for c in reader.connections if c.topic in topics]
             for connection, record_ns, data in reader.messages(connections) if connections else ():
@@ -203,23 +167,31 @@ class Recording:
         self.damage = f'{self.path} is damaged or cut off: {why}; what is whole in it was read'
 
 
-def in_order(
-    messages: Iterable[RawMessage], order: npt.NDArray[np.int64]
-) -> Iterator[tuple[int, RawMessage]]:
-    """Yield messages by their numbers in `messages`, in this order; others are passed over.
+def _open(path: Path) -> Ros1Reader | Ros2Reader:
+    """Open a bag with rosbags; DataError if it is none, is cut off or damaged."""
+    if path.is_dir() and not (path / 'metadata.yaml').exists():
+        files = bag_files(path)
+        if len(files) > 1:
+            raise DataError(f'{path} holds {len(files)} files without metadata.yaml')
+        path = files[0]
+    try:
+        reader = Ros1Reader(path) if path.suffix == '.bag' else Ros2Reader(path)
+        reader.open()
+    # A damaged file makes the decoders below raise whatever its bytes lead them to.
+    except Exception as error:
+        raise DataError(
+            f'bag {path} cannot be read, it is damaged or cut off: {_reason(error)}'
+        ) from None
+    return reader
 
-    Those that come before their turn wait in memory (see `MAX_WAITING`).
-    """
-    is_wanted = np.zeros(order.max(initial=-1) + 1, np.bool_)
-    is_wanted[order] = True
-    waiting: dict[int, RawMessage] = {}
-    numbered = enumerate(messages)
-    for number in order.tolist():
-        while number not in waiting:
-            came, message = next(numbered)
-            if is_wanted[came]:
-                waiting[came] = message
-        yield number, waiting.pop(number)
+
+def _topics_of(reader: Ros1Reader | Ros2Reader) -> dict[str, BagTopic]:
+    """Return the topics of an open bag by name."""
+    counts: dict[tuple[str, str], int] = {}
+    for connection in reader.connections:
+        key = (connection.topic, connection.msgtype)
+        counts[key] = counts.get(key, 0) + connection.msgcount
+    return {name: BagTopic(name, type_, count) for (name, type_), count in sorted(counts.items())}
 
 
 def _definitions(connections: Iterable[Any]) -> dict[str, str]:
@@ -231,21 +203,7 @@ def _definitions(connections: Iterable[Any]) -> dict[str, str]:
     }
 
 
-def bag_files(path: Path) -> list[Path]:
-    """Return the files that hold a bag's messages, in their order; DataError if it is no bag."""
-    if not path.exists():
-        raise DataError(f'there is no bag at {path}')
-    if not path.is_dir():
-        if path.suffix not in BAG_SUFFIXES:
-            raise DataError(
-                f'{path} is no bag: wanted a ROS 1 .bag, a ROS 2 bag folder, or an .mcap or .db3 '
-                'file'
-            )
-        return [path]
-    files = sorted(
-        (file for file in path.iterdir() if file.suffix in ('.mcap', '.db3', '.zstd')),
-        key=lambda file: [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', file.name)],
-    )
-    if not files:
-        raise DataError(f'{path} is no ROS 2 bag: it holds no .mcap or .db3 file')
-    return files
+def _reason(error: Exception) -> str:
+    """Return what an exception says, in one line."""
+    sentence = ' '.join(str(error).split()).rstrip('.')
+    return sentence or type(error).__name__

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE, image_message, jpeg_message
 from lwseg_ros.benchmark.engines import Variant, camera_image, engine_task
 from lwseg_ros.benchmark.timing import percentiles, time_ms, times_ms
 from lwseg_ros.errors import LwsegError

@@ -16,8 +16,15 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from lwseg_ros.bags.images import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message, stamp_of
+from lwseg_ros.bags.messages import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    IMAGE,
+    TYPESTORE,
+    image_message,
+    jpeg_message,
+    stamp_of,
+)
 from lwseg_ros.errors import DataError, FrameError
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
 from lwseg_ros.image_messages import image_from_message

@@ -88,6 +88,8 @@ def run_demo(
         result = _play(source, network, model, backend, rate, seconds, folder, progress)
         (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
     console.print(_table(result))
+    if result['damage']:
+        console.print(result['damage'], highlight=False, markup=False)
     console.print(f'results: {out}/result.json, {out}/overlay.mp4, {out}/bag (MCAP for Foxglove)')
     return result
 
@@ -186,6 +188,8 @@ def _play(
             'source': source.name,
             **frame_figures([times]),
             'frames_restamped': frames.restamped,
+            'frames_unreadable': source.unreadable,
+            'damage': source.damage,
             **accuracy.figures(),
             'drivable_share': _mean(recorder.drivable_shares),
             'frames_with_drivable_area': sum(share > 0.01 for share in recorder.drivable_shares),
@@ -253,6 +257,8 @@ def _table(result: dict[str, Any]) -> Table:
         table.add_row(
             'frames without a stamp of their own, restamped', str(result['frames_restamped'])
         )
+    if result['frames_unreadable']:
+        table.add_row('damaged messages, left out', str(result['frames_unreadable']))
     latency = result['latency_ms']
     table.add_row(
         'latency p50 / p95 / p99, ms',

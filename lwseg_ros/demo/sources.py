@@ -10,8 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lwseg_ros.bags.images import CAMERA_INFO, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, header, image_message
+from lwseg_ros.bags.messages import CAMERA_INFO, IMAGE, TYPESTORE, header, image_message
 from lwseg_ros.errors import DataError
 from lwseg_ros.live.frames import SourceFrame
 from lwseg_ros.synthetic.drive import GeneratedDrive
@@ -29,6 +28,8 @@ class DriveSource:
 
     message_type = IMAGE
     topic = CAMERA_TOPIC
+    damage = ''
+    unreadable = 0
 
     def __init__(self, drive: GeneratedDrive, track: Callable[[range], Any] = iter) -> None:
         self.name = f'generated drive, seed {drive.seed}'
@@ -58,6 +59,8 @@ class VideoSource:
     message_type = IMAGE
     topic = CAMERA_TOPIC
     camera_info: Any | None = None
+    damage = ''
+    unreadable = 0
 
     def __init__(self, path: str | Path) -> None:
         if not Path(path).is_file():

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lwseg_ros.bags.images import CAMERA_INFO, BagMessage, open_bag
+from lwseg_ros.bags.images import BagImage, BagImages
 from lwseg_ros.bags.messages import (
+    CAMERA_INFO,
     TYPESTORE,
     header,
     ros2_camera_info,
@@ -49,6 +50,10 @@ class Source(Protocol):
     """How many frames to expect, None if that is not known."""
     camera_info: Any | None
     """sensor_msgs/CameraInfo, the same for all frames, or None."""
+    damage: str
+    """What is wrong with the file, in a sentence, or ''."""
+    unreadable: int
+    """How many frames read so far were no messages that can be played."""
 
     def __iter__(self) -> Iterator[SourceFrame]:
         """Read the frames."""
@@ -63,27 +68,31 @@ class BagSource:
     """The images of one topic of a ROS 1 or ROS 2 bag, at the pace of their stamps."""
 
     def __init__(self, path: str | Path, topic: str | None = None) -> None:
-        self._bag = open_bag(path, topic)
+        self._bag = BagImages(Path(path), topic)
         self.name = f'{path}, {self._bag.topic.name}'
         self.topic = self._bag.topic.name
         self.message_type = self._bag.topic.type
         self.frames: int | None = len(self._bag)
+        self.damage = self._bag.recording.damage
+        self.unreadable = 0
         info = self._bag.camera_info()
         self.camera_info: Any | None = None if info is None else ros2_camera_info(info)
 
     def __iter__(self) -> Iterator[SourceFrame]:
         """Read the images."""
         play_s = 0.0
-        before: BagMessage | None = None
+        before: BagImage | None = None
         for entry in self._bag:
+            if entry.message is None:
+                self.unreadable += 1
+                continue
             if before is not None:
                 play_s += _pause_s(before, entry)
             before = entry
             yield SourceFrame(ros2_image(entry.message), play_s, entry.record_ns)
 
     def close(self) -> None:
-        """Close the bag."""
-        self._bag.close()
+        """Nothing is open."""
 
 
 class PlayableFrame(NamedTuple):
@@ -172,7 +181,7 @@ def camera_info_topic(source: Source) -> str | None:
     return source.topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
 
 
-def _pause_s(before: BagMessage, after: BagMessage) -> float:
+def _pause_s(before: BagImage, after: BagImage) -> float:
     """Return the seconds between two frames by their stamps; by the recorder if those jump."""
     by_stamp = (after.stamp_ns - before.stamp_ns) / 1e9
     if before.stamp_ns and 0 < by_stamp < MAX_PAUSE_S:

@@ -107,6 +107,8 @@ def replay_live(
         **_machine_use(usage),
         'topics': {topic: frame_figures([camera]) for topic, camera in times.items()},
         'restamped': sum(camera.frames.restamped for camera in played),
+        'unreadable': sum(camera.source.unreadable for camera in cameras),
+        'damage': cameras[0].source.damage,
         'settings': dataclasses.asdict(settings),
         'model': {
             'name': network.info.name,
@@ -190,6 +192,7 @@ def merge_live(folders: Sequence[Path]) -> dict[str, Any]:
             'max': max(m['max'] for m in memory),
         },
         'restamped': sum(result['restamped'] for result in results),
+        'unreadable': sum(result.get('unreadable', 0) for result in results),
         **{
             name: first[name]
             for name in ('settings', 'model', 'machine', 'middleware', 'versions')

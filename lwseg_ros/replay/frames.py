@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.bags.messages import header, stamp_of
-from lwseg_ros.bags.recording import RawMessage, in_order
+from lwseg_ros.bags.order import RawMessage, in_order
 from lwseg_ros.errors import FrameError, InferenceError
 from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.segmenter import Segmentation

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message
-from lwseg_ros.bags.recording import RawMessage, Recording
+from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE, image_message
+from lwseg_ros.bags.order import RawMessage
+from lwseg_ros.bags.recording import Recording
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.overlay import colorize

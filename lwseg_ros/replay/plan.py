@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros import __version__
-from lwseg_ros.bags.images import BagTopic
-from lwseg_ros.bags.recording import Index, Recording, bag_files
+from lwseg_ros.bags.cameras import camera_topics
+from lwseg_ros.bags.files import bag_files
+from lwseg_ros.bags.order import Index, usual_rate_hz
+from lwseg_ros.bags.recording import BagTopic, Recording
 from lwseg_ros.errors import DataError
 from lwseg_ros.files import sha256
 from lwseg_ros.label_space import LabelSpace
@@ -27,11 +29,6 @@ from lwseg_ros.replay.truth import (
     truth_folder,
     truth_space,
 )
-
-NO_CAMERAS = ('mask', 'drivable_mask', 'confidence', 'color_mask', 'overlay', 'labels')
-"""Image topics of these last names, the node's outputs and truth, are left out unless asked."""
-DEPTH_ENCODINGS = ('16UC1', '32FC1')
-"""Image topics in these are distances and left out, too (REP 118)."""
 
 Numbers = npt.NDArray[np.int64]
 
@@ -70,10 +67,10 @@ def make_plan(bag: Path, name: str, settings: Settings, models: Models) -> Plan:
     """
     recording = Recording(bag)
     labels = _label_topics(settings.truth_topics)
-    topics, left_out = _choose(recording, settings.topics, set(labels.values()))
+    topics, left_out = camera_topics(recording, settings.topics, set(labels.values()))
     names = [topic.name for topic in topics]
-    recording.check([*(recording.topics if settings.copy_topics else names), *labels.values()])
-    index = recording.index(names)
+    others = recording.topics if settings.copy_topics else ()
+    index = recording.index(names, [*others, *labels.values()])
     order, by_stamp = index.order()
     if not len(order):
         raise DataError(f'bag {bag} holds no images of {", ".join(names)}')
@@ -89,7 +86,9 @@ def make_plan(bag: Path, name: str, settings: Settings, models: Models) -> Plan:
             continue
         stamps = index.stamps[numbers]
         truth = None if space is None else find_truth(topic.name, numbers, stamps)
-        cameras[topic.name] = Camera(topic, numbers, int(stamps.min()), _rate(stamps), truth)
+        cameras[topic.name] = Camera(
+            topic, numbers, int(stamps.min()), usual_rate_hz(stamps), truth
+        )
     digest = _bag_sha256(bag)
     content = {
         'bag': digest,
@@ -104,54 +103,6 @@ def make_plan(bag: Path, name: str, settings: Settings, models: Models) -> Plan:
     return Plan(
         bag, name, recording, index, order, by_stamp, cameras, left_out, space, digest, key
     )
-
-
-def _choose(
-    recording: Recording, wanted: Sequence[str], labels: set[str]
-) -> tuple[list[BagTopic], list[str]]:
-    """Return the topics to evaluate, and the other image topics."""
-    images = {topic.name: topic for topic in recording.image_topics()}
-    listing = ', '.join(str(topic) for topic in recording.topics.values()) or 'no topics'
-    if wanted:
-        chosen = []
-        for name in wanted:
-            found = images.get(name) or images.get(f'/{name}')
-            if found is None:
-                raise DataError(
-                    f'bag {recording.path} has no image topic {name} with messages: it holds '
-                    f'{listing}'
-                )
-            chosen.append(found)
-    else:
-        chosen = [
-            topic
-            for topic in images.values()
-            if topic.name not in labels
-            and topic.name.removesuffix('/compressed') not in images.keys() - {topic.name}
-            and topic.name.removesuffix('/compressed').split('/')[-1] not in NO_CAMERAS
-            and not _is_depth(recording, topic)
-        ]
-        if not chosen:
-            passed_over = ', '.join(sorted(images.keys() - labels))
-            raise DataError(
-                f'bag {recording.path} has no camera images: it holds {listing}'
-                + (f'; {recording.damage}' if recording.damage else '')
-                + (f'; if {passed_over} is a camera, say so by --topic' if passed_over else '')
-            )
-    chosen = sorted(set(chosen))
-    names = {topic.name for topic in chosen} | labels
-    return chosen, sorted(images.keys() - names)
-
-
-def _is_depth(recording: Recording, topic: BagTopic) -> bool:
-    """Tell by its first message whether a topic carries distances (REP 118) and no picture."""
-    if topic.name.endswith('/compressedDepth'):
-        return True
-    try:
-        message = recording.decode(next(recording.messages([topic.name])))
-    except Exception:  # whatever is wrong with it is told when it is evaluated
-        return False
-    return getattr(message, 'encoding', '') in DEPTH_ENCODINGS
 
 
 def _label_topics(given: Sequence[str]) -> dict[str, str]:
@@ -218,10 +169,3 @@ def versions() -> dict[str, str]:
         'opencv': cv2.__version__,
         'rosbags': version('rosbags'),
     }
-
-
-def _rate(stamps: npt.NDArray[np.int64]) -> float:
-    """Return the usual rate of a camera in Hz, 10 if it cannot be told."""
-    periods = np.diff(stamps)
-    periods = periods[periods > 0]
-    return float(np.clip(1e9 / np.median(periods), 1, 240)) if len(periods) else 10.0

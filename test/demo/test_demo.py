@@ -22,8 +22,7 @@ from rich.console import Console
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 
-from lwseg_ros.bags.images import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message
+from lwseg_ros.bags.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPESTORE, image_message
 from lwseg_ros.demo import recording
 from lwseg_ros.demo.run import DRIVE_SEED, run_demo
 from lwseg_ros.errors import DataError, LwsegError, ModelError
@@ -243,7 +242,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(tiny_model: Path, tmp_pa
     cases = [
         ({'bag': tmp_path / 'absent.bag'}, DataError, 'no bag'),
         ({'bag': bag, 'topic': '/rear'}, DataError, '/front/image'),
-        ({'bag': empty}, DataError, 'no frames'),
+        ({'bag': empty}, DataError, 'no camera images'),
         ({'video': notes}, DataError, 'notes.mp4'),
         ({'video': tmp_path / 'absent.mp4'}, DataError, 'absent.mp4'),
         ({'bag': bag, 'video': notes}, LwsegError, 'one of them'),

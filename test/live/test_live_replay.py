@@ -19,8 +19,7 @@ pytest.importorskip('rosbags')
 
 from rosbags.rosbag2 import Writer
 
-from lwseg_ros.bags.images import COMPRESSED_IMAGE, IMAGE
-from lwseg_ros.bags.messages import TYPESTORE, image_message, jpeg_message
+from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE, image_message, jpeg_message
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.live.latency import CameraTimes, frame_figures
 from lwseg_ros.live.replay import LiveSettings, merge_live, replay_live

@@ -246,7 +246,7 @@ def test_cameras_are_found_by_type_and_chosen_by_name(tmp_path: Path, settings: 
     asked = with_(settings, topics=('left/image/compressed',))
     result = evaluate_bag(bag, tmp_path / 'one' / 'drive', asked)
     assert list(result['topics']) == ['/left/image/compressed']
-    with pytest.raises(DataError, match=r'no image topic /nope .*/left/image \(sensor_msgs/Image'):
+    with pytest.raises(DataError, match=r'no topic /nope: .*/left/image \(sensor_msgs/Image'):
         evaluate_bag(bag, tmp_path / 'none' / 'drive', with_(settings, topics=('/nope',)))
     assert not (tmp_path / 'none').exists()
 
