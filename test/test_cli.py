@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from lwseg_ros import __version__
 from lwseg_ros.label_space import LabelSpace
 
 ROAD, SKY = 3, 0
@@ -162,3 +164,41 @@ def test_tables_that_are_written_to_a_file_are_whole(tmp_path):
     done = lwseg('benchmark', '--compare', tmp_path / 'before.json', tmp_path / 'after.json')
     assert done.returncode == 0, done.stderr
     assert 'a_model_of_a_rather_long_name onnxruntime auto 1025x769' in done.stdout
+
+
+def test_version():
+    done = lwseg('--version')
+    assert (done.returncode, done.stdout) == (0, f'lwseg {__version__}\n')
+
+
+@pytest.mark.parametrize(
+    ('given', 'meant'), [(('segmnt',), 'segment'), (('bag', 'evalate'), 'evaluate')]
+)
+def test_unknown_commands_suggest_the_near_one(given, meant):
+    done = lwseg(*given)
+    assert done.returncode == 2
+    assert f"No such command '{given[-1]}'. Did you mean '{meant}'?" in done.stderr
+
+
+def test_completion_is_installed_and_completes_commands_and_models(tmp_path):
+    home = {**os.environ, 'HOME': str(tmp_path)}
+    command = Path(sys.executable).with_name('lwseg')
+    # The shell that asks is the one that is completed for; `exit` keeps it from being replaced.
+    shell = ['bash', '-c', f'{command} --install-completion; exit $?']
+    done = subprocess.run(shell, env=home, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert 'bash completion installed' in done.stdout
+    assert (tmp_path / '.bashrc').read_text()
+
+    def completed(*words):
+        asked = {
+            **home,
+            '_LWSEG_COMPLETE': 'complete_bash',
+            'COMP_WORDS': ' '.join(('lwseg', *words)),
+            'COMP_CWORD': str(len(words)),
+        }
+        done = subprocess.run([command], env=asked, capture_output=True, text=True, timeout=60)
+        return done.stdout.split()
+
+    assert completed('seg') == ['segment']
+    assert 'road-nano' in completed('info', 'road-n')

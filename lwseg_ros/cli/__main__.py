@@ -1,0 +1,5 @@
+"""`python -m lwseg_ros.cli` is `lwseg`."""
+
+from lwseg_ros.cli import main
+
+main()

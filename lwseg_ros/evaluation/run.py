@@ -1,0 +1,81 @@
+"""What `lwseg evaluate` does: a model over a data set, its figures as tables, JSON and a sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from lwseg_ros import __version__
+from lwseg_ros.datasets.dataset import open_dataset
+from lwseg_ros.errors import LwsegError
+from lwseg_ros.evaluation.contact_sheet import contact_sheet, encode_png
+from lwseg_ros.evaluation.evaluate import evaluate, worst_images
+from lwseg_ros.evaluation.report import print_report
+from lwseg_ros.files import sha256, write_atomically
+from lwseg_ros.inference.model_source import resolve_model
+from lwseg_ros.inference.segmenter import Segmenter
+
+
+class Outputs(NamedTuple):
+    """Files to write, if any: the figures as JSON, and a PNG of the `worst` images."""
+
+    json: Path | None
+    sheet: Path | None
+    worst: int
+
+
+def run_evaluation(
+    model: str,
+    data: str,
+    split: str,
+    outputs: Outputs,
+    *,
+    backend: str,
+    precision: str,
+    input_size: str,
+    data_root: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Measure a model on labelled images; return what the JSON file holds, and print it.
+
+    LwsegError before the first image if something is missing or cannot be written.
+    """
+    for path in (outputs.json, outputs.sheet):
+        if path is not None and not path.parent.is_dir():
+            raise LwsegError(f'{path} cannot be written: make the folder {path.parent} first')
+    labelled = open_dataset(data, split, data_root)
+    size = None if input_size == 'model' else input_size
+    with Segmenter.load(model, backend, precision=precision, input_size=size) as segmenter:
+        figures = evaluate(
+            segmenter,
+            segmenter.label_space,
+            labelled,
+            lambda pairs: track(
+                pairs, 'evaluating', total=len(labelled.pairs), console=console, transient=True
+            ),
+            per_image=True,
+        )
+        figures['worst'] = worst_images(figures['per_image'], outputs.worst)
+        result = {
+            'model': segmenter.info.name,
+            'model_sha256': sha256(resolve_model(model)),
+            'engine': segmenter.description,
+            'input_size': input_size,
+            'lwseg': __version__,
+            **figures,
+        }
+        if outputs.json is not None:
+            write_atomically(outputs.json, (json.dumps(result, indent=2) + '\n').encode())
+        heading = f'{result["model"]} on {result["data"]}, {result["images"]} images'
+        if outputs.sheet is not None:
+            title = f'{heading}: the {len(figures["worst"])} worst'
+            picture = contact_sheet(
+                segmenter, segmenter.label_space, labelled, figures['worst'], title
+            )
+            write_atomically(outputs.sheet, encode_png(picture))
+    print_report(result, heading, console)
+    return result
