@@ -24,19 +24,23 @@ PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
 CONSTRAINTS := constraints.txt
 DEMO_EXTRAS := demo,bags,ros
 endif
-TEST_EXTRAS := $(DEMO_EXTRAS),ray,onnxruntime,train,test,dev
+TEST_EXTRAS := $(DEMO_EXTRAS),ray,onnxruntime,train,test,dev,docs
+
+# Without the notice that mkdocs-material prints of other versions of MkDocs.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # An environment is good for one folder and one ROS distribution.
 IDENTITY := $(CURDIR) $(ROS_DISTRO)
 
 .NOTPARALLEL:
-.PHONY: help demo test soak check environment hooks clean FORCE
+.PHONY: help demo test soak check docs environment hooks clean FORCE
 
 help:
 	@echo 'make demo         segment a drive through real ROS 2 topics; results in $(OUT)/'
 	@echo 'make test         run the tests (installs PyTorch too)'
 	@echo 'make soak         run the node under overload and faults for MINUTES=$(MINUTES); figures in build/soak.json'
-	@echo 'make check        lint, format and type checks, as pre-commit and CI do'
+	@echo 'make check        lint, format, type checks and the documentation, as pre-commit and CI do'
+	@echo 'make docs         build the documentation into site/; broken links fail'
 	@echo 'make environment  only install what the tests need into $(VENV)/'
 	@echo 'make hooks        run the checks before every git commit'
 	@echo 'make clean        remove $(VENV)/ and everything built'
@@ -56,6 +60,10 @@ check: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(MKDOCS)
+
+docs: $(VENV)/docs.installed
+	$(MKDOCS)
 
 environment: $(VENV)/test.installed
 
@@ -63,11 +71,12 @@ hooks: $(VENV)/test.installed
 	$(BIN)/pre-commit install
 
 clean:
-	rm -rf $(VENV) build install log dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build install log dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.installed: EXTRAS = $(DEMO_EXTRAS)
 $(VENV)/test.installed: EXTRAS = $(TEST_EXTRAS)
+$(VENV)/docs.installed: EXTRAS = docs
 $(VENV)/%.installed: $(VENV)/identity setup.py constraints.txt constraints-ros.txt Makefile
 	@echo 'Installing lwseg_ros[$(EXTRAS)] into $(VENV): some minutes, once'
 	@mv $< $(VENV)/installing

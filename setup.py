@@ -65,6 +65,8 @@ EXTRAS = {
     ],
     # torchmetrics is the reference that our metrics are tested against.
     'dev': ['ruff', 'mypy', 'types-PyYAML', 'pre-commit', 'torchmetrics>=1.0'],
+    # The documentation site; latex2mathml makes its formulas when it is built.
+    'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.5', 'latex2mathml>=3.77'],
 }
 
 
