@@ -101,7 +101,7 @@ setup(
         'opencv-python-headless>=4.5',
         'pyyaml>=5.4',
         'rich>=12',
-        'typer>=0.9',
+        'typer>=0.20',
     ],
     extras_require=EXTRAS,
     entry_points={

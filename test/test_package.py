@@ -89,8 +89,10 @@ def test_every_file_of_the_package_is_installed(setup: dict[str, Any]) -> None:
 def test_executables_exist(setup: dict[str, Any]) -> None:
     for line in setup['entry_points']['console_scripts']:
         module, function = line.split('=')[1].strip().split(':')
-        source = (ROOT / (module.replace('.', '/') + '.py')).read_text(encoding='utf-8')
-        assert function in {getattr(node, 'name', None) for node in ast.parse(source).body}
+        place = ROOT / module.replace('.', '/')
+        source = place / '__init__.py' if place.is_dir() else place.with_suffix('.py')
+        tree = ast.parse(source.read_text(encoding='utf-8'))
+        assert function in {getattr(node, 'name', None) for node in tree.body}
 
 
 def test_every_imported_library_is_declared(
