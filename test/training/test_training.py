@@ -194,9 +194,11 @@ def test_two_processes_train_as_one(data, tmp_path):
         'jaccard_weight': 0.5,
         'ohem_threshold': 0.7,
         'teacher': 'road',
+        # Gentle: steps as large as in earnest let rounding, which each processor does in its own
+        # way, grow a thousandfold with every step.
         'stages': [
-            {'epochs': 0.3, 'learning_rate_encoder': 1e-3, 'learning_rate_decoder': 1e-2},
-            {'iterations': 2, 'learning_rate_encoder': 1e-4, 'learning_rate_decoder': 1e-3},
+            {'epochs': 0.3, 'learning_rate_encoder': 1e-5, 'learning_rate_decoder': 1e-4},
+            {'iterations': 2, 'learning_rate_encoder': 1e-6, 'learning_rate_decoder': 1e-5},
         ],
         'validate': [],
         'initial_model': 'road',
@@ -216,9 +218,13 @@ def test_two_processes_train_as_one(data, tmp_path):
     assert two['losses'] == pytest.approx(one['losses'], rel=1e-4)
     one, two = (load_file(tmp_path / run / 'last.safetensors') for run in ('one', 'two'))
     road = load_file(resolve_model('road', '.safetensors'))
-    assert any(not torch.equal(one[key], road[key]) for key in one)
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-6)
+    steps_of_one, steps_of_two = (
+        torch.cat([(run[key] - road[key]).double().flatten() for key in road]) for run in (one, two)
+    )
+    # Inputs that differ by a millionth part change the steps by 1.4e-4; a term of the loss that
+    # does not see the other process changes them by 0.97.
+    assert steps_of_one.norm() > 1e-3
+    assert (steps_of_two - steps_of_one).norm() < 0.01 * steps_of_one.norm()
 
 
 def test_frozen_batch_norms_keep_everything(data, recipe, tmp_path):
