@@ -218,13 +218,14 @@ def test_two_processes_train_as_one(data, tmp_path):
     assert two['losses'] == pytest.approx(one['losses'], rel=1e-4)
     one, two = (load_file(tmp_path / run / 'last.safetensors') for run in ('one', 'two'))
     road = load_file(resolve_model('road', '.safetensors'))
-    steps_of_one, steps_of_two = (
-        torch.cat([(run[key] - road[key]).double().flatten() for key in road]) for run in (one, two)
-    )
+
+    def steps(run):
+        return torch.cat([(run[key] - road[key]).double().flatten() for key in road])
+
     # Inputs that differ by a millionth part change the steps by 1.4e-4; a term of the loss that
     # does not see the other process changes them by 0.97.
-    assert steps_of_one.norm() > 1e-3
-    assert (steps_of_two - steps_of_one).norm() < 0.01 * steps_of_one.norm()
+    assert steps(one).norm() > 1e-3
+    assert (steps(two) - steps(one)).norm() < 0.01 * steps(one).norm()
 
 
 def test_frozen_batch_norms_keep_everything(data, recipe, tmp_path):
