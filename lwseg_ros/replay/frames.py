@@ -1,14 +1,10 @@
-"""The frames of a bag in order, read, decoded and answered by the model, a few of them ahead."""
+"""The frames of a bag in order: read, decoded and answered by the models."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +17,6 @@ from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.replay.plan import Plan
 from lwseg_ros.replay.settings import Models
 from lwseg_ros.replay.truth import Fetch
-
-AHEAD = 4
-"""How many frames wait before each stage, beyond those that are worked on."""
-
-T = TypeVar('T')
-R = TypeVar('R')
 
 
 class Frame(NamedTuple):
@@ -52,56 +42,17 @@ class Answer(NamedTuple):
     infer_ms: float
 
 
-@contextmanager
-def answers(plan: Plan, models: Models) -> Iterator[Iterator[Answer]]:
-    """Give the answers to the messages of a plan, in its order."""
-    with (
-        in_threads(2, partial(_decode, plan), _messages(plan)) as frames,
-        in_threads(models.streams, partial(_answer, models), frames) as answered,
-    ):
-        yield answered
-
-
-@contextmanager
-def in_threads(threads: int, work: Callable[[T], R], items: Iterator[T]) -> Iterator[Iterator[R]]:
-    """Give `work(item)` of each item in order, done by threads before it is asked for.
-
-    At the end what has begun is completed, and nothing else is begun.
-    """
-    end: Any = object()
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(1) as taker, ThreadPoolExecutor(threads) as workers:
-
-        def begin() -> None:
-            taken = taker.submit(next, items, end)
-            waiting.append(
-                workers.submit(lambda: end if (item := taken.result()) is end else work(item))
-            )
-
-        def results() -> Iterator[R]:
-            for _ in range(threads + AHEAD):
-                begin()
-            while (result := waiting.popleft().result()) is not end:
-                begin()
-                yield result
-
-        try:
-            yield results()
-        finally:
-            for pool in (workers, taker):
-                pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _messages(plan: Plan) -> Iterator[tuple[int, RawMessage, Fetch | None]]:
-    """Yield the messages in the order of evaluation, with what reads their truth."""
-    messages = plan.recording.messages(list(plan.cameras))
-    for number, message in in_order(messages, plan.order):
+def messages(plan: Plan) -> Iterator[tuple[int, RawMessage, Fetch | None]]:
+    """Yield number and message in the order of evaluation, with what reads its truth."""
+    recorded = plan.recording.messages(list(plan.cameras))
+    for number, message in in_order(recorded, plan.order):
         truth = plan.cameras[message.topic].truth
         fetch = truth.labels() if truth is not None and number in truth.frames else None
         yield number, message, fetch
 
 
-def _decode(plan: Plan, item: tuple[int, RawMessage, Fetch | None]) -> Frame:
+def decode(plan: Plan, item: tuple[int, RawMessage, Fetch | None]) -> Frame:
+    """Return one of the `messages` with its pixels and their truth."""
     number, message, fetch = item
     started = time.perf_counter()
     head = image = truth = None
@@ -126,7 +77,8 @@ def _decode(plan: Plan, item: tuple[int, RawMessage, Fetch | None]) -> Frame:
     return Frame(number, message, head, image, truth, error, truth_error, elapsed)
 
 
-def _answer(models: Models, frame: Frame) -> Answer:
+def infer(models: Models, frame: Frame) -> Answer:
+    """Return what the models say of a frame."""
     if frame.image is None:
         return Answer(frame, None, None, frame.error, 0.0)
     try:
