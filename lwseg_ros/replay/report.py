@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,84 +14,40 @@ import numpy as np
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.files import write_atomically
 from lwseg_ros.live.latency import PERCENTILES
-from lwseg_ros.live.replay import RESULT as LIVE_RESULT
-from lwseg_ros.live.replay import read_live_frames
 from lwseg_ros.replay.checks import Check
+from lwseg_ros.replay.meanings import MEANINGS
 from lwseg_ros.replay.result import (
     ACCURACY_FIGURES,
     AGREEMENT_FIGURES,
-    HIGHER_IS_BETTER,
+    FRAMES,
     STABILITY_FIGURES,
     BagEntry,
     Figure,
     LookFirst,
     Result,
     TopicEntry,
+    read_bag_result,
 )
 
 try:
     import jinja2
 
-    from lwseg_ros.replay.plots import Row, Values, plot_rows
+    from lwseg_ros.replay.timelines import timelines
 except ImportError:
     raise LwsegError(
         'report.html is made with jinja2 and matplotlib: pip install jinja2 matplotlib, '
         'or leave it out with --no-report'
     ) from None
 
-MAX_TIMELINES = 8
-"""Of more cameras than this only the worst are drawn over time (our choice)."""
 MAX_PICTURES = 6
 PICTURE_WIDTH, PICTURE_QUALITY = 540, 80
 MAX_TROUBLES = 40
-
-
-class Meaning(NamedTuple):
-    """How a figure is called and what it says, in a few words."""
-
-    title: str
-    text: str
-
-
-MEANINGS = {
-    'miou': Meaning('Mean IoU', 'mean over the classes of the overlap with truth'),
-    'drivable_iou': Meaning('Drivable IoU', 'overlap of the drivable area with that of truth'),
-    'false_drivable_rate': Meaning(
-        'False drivable', 'share of what is not drivable that was called drivable'
-    ),
-    'missed_drivable_rate': Meaning(
-        'Missed drivable', 'share of what is drivable that was not called so'
-    ),
-    'pixel_accuracy': Meaning('Pixel accuracy', 'share of the labelled pixels that were right'),
-    'boundary_f1': Meaning('Border F1', 'how well the borders between classes fit'),
-    'drivable_boundary_f1': Meaning('Drivable border F1', 'how well its border fits'),
-    'calibration_error': Meaning(
-        'Calibration error', 'how far confidence is from the share that is right'
-    ),
-    'flicker': Meaning('Flicker', 'share of the followed pixels whose label changed in a frame'),
-    'drivable_stability': Meaning(
-        'Drivable stability', 'overlap of the drivable area with that before, moved along'
-    ),
-    'low_confidence': Meaning('Low confidence', 'share of the pixels the model is unsure of'),
-    'confidence': Meaning('Confidence', 'mean over all pixels'),
-    'agreement': Meaning('Agreement', 'share of the pixels that both models call the same'),
-    'drivable_agreement': Meaning(
-        'Drivable agreement', 'overlap of the drivable areas of both models'
-    ),
-    'drivable_share': Meaning('Drivable share', 'of all pixels; neither good nor bad'),
-}
 
 GROUPS = (
     ('Against truth', ('drivable_iou', 'miou', *ACCURACY_FIGURES[2:])),
     ('Without truth', (*STABILITY_FIGURES, 'drivable_share')),
     ('Against the other model', AGREEMENT_FIGURES),
 )
-
-OVER_TIME = (
-    *('drivable_iou', 'miou', 'drivable_agreement', 'flicker', 'drivable_stability'),
-    *('drivable_share', 'confidence', 'low_confidence'),
-)
-"""What is plotted, from top to bottom, where it is known."""
 
 REASONS = {
     'drivable_iou': 'Lowest drivable IoU',
@@ -130,7 +85,7 @@ def _content(
     folder: Path, result: Result, live: Mapping[str, Any] | None, checks: Sequence[Check]
 ) -> dict[str, Any]:
     overall, bags = result['overall'], result['bags']
-    timelines, note = _timelines(folder, result)
+    drawn, note = timelines(folder, result)
     of_bags = bags[0]['name'] if len(bags) == 1 else f'{len(bags)} bags'
     seconds = sum(bag['seconds'] for bag in bags)
     against = result['against']
@@ -148,7 +103,7 @@ def _content(
         'checks': checks,
         'groups': _groups(result),
         'live': None if live is None else _live(live),
-        'timelines': timelines,
+        'timelines': drawn,
         'timelines_note': note,
         'block_seconds': f'{result["configuration"]["block_seconds"]:g}',
         'looks': _looks(folder, result),
@@ -266,122 +221,6 @@ def _ms(value: float | None) -> str:
     return '–' if value is None else f'{value:.0f} ms'
 
 
-class _Series:
-    """The figures of one camera's frames over time, and where messages are broken."""
-
-    def __init__(self) -> None:
-        self.stamps: array[int] = array('q')
-        self.values = {name: array('d') for name in OVER_TIME}
-        self.broken: array[int] = array('q')
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        if record['error'] is not None:
-            self.broken.append(record['stamp_ns'])
-            return
-        self.stamps.append(record['stamp_ns'])
-        for name, values in self.values.items():
-            value = record['figures'].get(name)
-            values.append(float('nan') if value is None else value)
-
-
-def _read_series(path: Path) -> dict[str, _Series]:
-    """Read frames.jsonl, line by line, into the series of each camera."""
-    series: dict[str, _Series] = {}
-    with path.open(encoding='utf-8') as lines:
-        for line in lines:
-            record = json.loads(line)
-            series.setdefault(record['topic'], _Series()).add(record)
-    return series
-
-
-def _timelines(folder: Path, result: Result) -> tuple[list[dict[str, Any]], str]:
-    """Return the plots over time of the cameras, of the worst if there are many, and a note."""
-    bags = _worst_first(folder, result['bags'])
-    chosen: list[BagEntry] = []
-    number = 0
-    for bag in bags:
-        number += len(bag['topics'])
-        if chosen and number > MAX_TIMELINES:
-            break
-        chosen.append(bag)
-    timelines = []
-    for bag in sorted(chosen, key=lambda bag: bag['name']):
-        series = _read_series(folder / bag['name'] / 'frames.jsonl')
-        latencies = _latencies(folder / bag['name'])
-        first = min((one.stamps[0] for one in series.values() if one.stamps), default=0)
-        for topic, one in series.items():
-            if len(one.stamps) < 2:
-                continue
-            rows = _rows(one, first)
-            if topic in latencies:
-                rows.append(_latency_row(*latencies[topic], first))
-            broken = (np.array(one.broken, np.float64) - first) / 1e9
-            timelines.append(
-                {
-                    'title': f'{bag["name"]}  {topic}',
-                    'svg': plot_rows(rows, broken),
-                }
-            )
-    notes = []
-    if any(topic['broken'] for bag in chosen for topic in bag['topics']):
-        notes.append('Red lines: broken messages.')
-    if any((folder / bag['name'] / LIVE_RESULT).is_file() for bag in chosen):
-        notes.append('Red ticks: frames without an answer in the live replay.')
-    if len(chosen) < len(bags):
-        notes.append(f'The worst {len(chosen)} of {len(bags)} bags.')
-    return timelines, ' '.join(notes)
-
-
-def _rows(series: _Series, first_ns: int) -> list[Row]:
-    seconds = (np.array(series.stamps, np.float64) - first_ns) / 1e9
-    values = {name: np.array(series.values[name]) for name in OVER_TIME}
-    return [
-        Row(MEANINGS[name].title, seconds, values[name])
-        for name in OVER_TIME
-        if not np.isnan(values[name]).all()
-    ]
-
-
-def _latencies(folder: Path) -> dict[str, tuple[Values, Values]]:
-    """Return stamps and latencies of each camera in a live replay."""
-    found: dict[str, tuple[list[int], list[float]]] = {}
-    for row in read_live_frames(folder):
-        stamps, values = found.setdefault(row['topic'], ([], []))
-        stamps.append(row['stamp_ns'])
-        values.append(float('nan') if row['latency_ms'] is None else row['latency_ms'])
-    return {topic: (np.array(s, np.float64), np.array(v)) for topic, (s, v) in found.items()}
-
-
-def _latency_row(stamps: Values, values: Values, first_ns: int) -> Row:
-    seconds, dropped = (stamps - first_ns) / 1e9, np.isnan(values)
-    return Row(
-        'Latency in the live replay, ms',
-        seconds[~dropped],
-        values[~dropped],
-        shares=False,
-        missing=seconds[dropped],
-    )
-
-
-def _worst_first(folder: Path, bags: Iterable[BagEntry]) -> list[BagEntry]:
-    def badness(bag: BagEntry) -> tuple[float, ...]:
-        figures = _own(folder, bag)['overall']['figures']
-        ranks = []
-        for name in ('drivable_iou', 'miou', 'flicker'):
-            value = figures[name]['value']
-            better = HIGHER_IS_BETTER[name]
-            ranks.append(1.0 if value is None else value if better else -value)
-        return tuple(ranks)
-
-    return sorted(bags, key=badness)
-
-
-def _own(folder: Path, bag: BagEntry) -> Result:
-    text = (folder / bag['name'] / 'result.json').read_text(encoding='utf-8')
-    result: Result = json.loads(text)
-    return result
-
-
 def _looks(folder: Path, result: Result) -> list[dict[str, Any]]:
     several = len(result['bags']) > 1
     cameras = len({row['topic'] for row in result['look_first']})
@@ -444,7 +283,7 @@ def _starts(folder: Path, bags: Iterable[BagEntry]) -> dict[str, int]:
     """Return the first stamp of each bag."""
     starts = {}
     for bag in bags:
-        with (folder / bag['name'] / 'frames.jsonl').open(encoding='utf-8') as lines:
+        with (folder / bag['name'] / FRAMES).open(encoding='utf-8') as lines:
             first = lines.readline()
         if first:
             starts[bag['name']] = json.loads(first)['stamp_ns']
@@ -535,7 +374,7 @@ def _bags(folder: Path, result: Result) -> list[dict[str, Any]]:
     columns = _bag_columns(result)
     rows = []
     for bag in result['bags']:
-        figures = _own(folder, bag)['overall']['figures']
+        figures = read_bag_result(folder, bag)['overall']['figures']
         rows.append(
             {
                 **{name: bag[name] for name in ('name', 'frames', 'seconds')},

@@ -288,3 +288,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file of JSON, complete or not at all."""
     text = json.dumps(content, indent=1, ensure_ascii=False) + '\n'
     write_atomically(path, text.encode())
+
+
+def read_bag_result(out: Path, bag: BagEntry) -> Result:
+    """Read the result of one bag, below the folder of all."""
+    result: Result = json.loads((out / bag['name'] / RESULT).read_text(encoding='utf-8'))
+    return result

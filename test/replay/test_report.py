@@ -28,7 +28,7 @@ from bags_for_tests import (
 )
 from rich.console import Console
 
-from lwseg_ros.replay import report as replay_report
+from lwseg_ros.replay import timelines
 from lwseg_ros.replay.evaluation import evaluate_bag
 from lwseg_ros.replay.figures import merge
 from lwseg_ros.replay.plots import MAX_POINTS, Row, plot_rows
@@ -169,7 +169,7 @@ def test_an_interrupted_evaluation_says_so(tmp_path: Path, settings: Settings) -
 def test_of_many_bags_the_worst_are_plotted(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay_report, 'MAX_TIMELINES', 1)
+    monkeypatch.setattr(timelines, 'MAX_TIMELINES', 1)
     wrong = [
         (topic, recorded_ns, (kind, dataclasses.replace(message, data=message.data * 0)))
         for topic, recorded_ns, (kind, message) in truth_rows(range(8))
