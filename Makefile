@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo_output
 MINUTES := 30
+WORKERS := 2
 
 ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR) has a space in its path, which make cannot handle: move the checkout elsewhere)
@@ -26,6 +27,9 @@ DEMO_EXTRAS := demo,bags,ros
 endif
 TEST_EXTRAS := $(DEMO_EXTRAS),ray,onnxruntime,train,test,dev,docs
 
+PYTEST = $(BIN)/python -m pytest
+IN_WORKERS = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 # Without the notice that mkdocs-material prints of other versions of MkDocs.
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -33,11 +37,12 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 IDENTITY := $(CURDIR) $(ROS_DISTRO)
 
 .NOTPARALLEL:
-.PHONY: help demo test soak check docs environment hooks clean FORCE
+.PHONY: help demo test test-slow test-nightly soak check docs environment hooks clean FORCE
 
 help:
 	@echo 'make demo         segment a drive through real ROS 2 topics; results in $(OUT)/'
 	@echo 'make test         run the tests (installs PyTorch too)'
+	@echo 'make test-slow    run the exhaustive tests that make test leaves out; make test-nightly for hours of them'
 	@echo 'make soak         run the node under overload and faults for MINUTES=$(MINUTES); figures in build/soak.json'
 	@echo 'make check        lint, format, type checks and the documentation, as pre-commit and CI do'
 	@echo 'make docs         build the documentation into site/; broken links fail'
@@ -50,8 +55,19 @@ help:
 demo: $(VENV)/demo.installed
 	$(BIN)/lwseg demo --out $(OUT)
 
+# Two workers, then alone what measures time or memory. A worker computes with one thread: two that
+# spin for each other's cores are slower than one.
 test: $(VENV)/test.installed
-	$(BIN)/python -m pytest test
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'not slow and not nightly and not alone' $(IN_WORKERS) test || failed=1; \
+	$(PYTEST) -m 'alone and not slow and not nightly' test || failed=1; \
+	exit $$failed
+
+test-slow: $(VENV)/test.installed
+	OMP_NUM_THREADS=1 $(PYTEST) -m slow $(IN_WORKERS) test
+
+test-nightly: $(VENV)/test.installed
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'slow or nightly' $(IN_WORKERS) test
 
 soak: $(VENV)/test.installed
 	$(BIN)/python test/soak.py --minutes $(MINUTES) --out build/soak.json

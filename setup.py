@@ -57,7 +57,8 @@ EXTRAS = {
     # colcon runs pytest because this extra of this name asks for it. TensorRT for RTX has
     # TensorRT's interface and builds engines without a GPU.
     'test': [
-        'pytest>=6.2',
+        'pytest>=7',
+        'pytest-xdist>=3.2',
         'hypothesis>=6.100',
         *SBD,
         *TENSORRT,

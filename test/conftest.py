@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import signal
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models_for_tests import make_network_model, make_tiny_model
+from models_for_tests import make_tiny_model, network_for_tests
 from paths_for_tests import DATA, shared
 
 if TYPE_CHECKING:
     from ros_for_tests import Driver, NodeProcess
 
+    Make = Callable[[Path], object]
+
 # Tests that run at the same time on one host must not hear each other. 1..101 is what Linux's
-# ephemeral ports leave free.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+# ephemeral ports leave free; workers of one run (gw0, gw1, ...) have domains of their own.
+WORKER = os.environ.get('PYTEST_XDIST_WORKER', '')
+_RUN = os.getppid() if WORKER else os.getpid()
+os.environ['ROS_DOMAIN_ID'] = str(1 + (_RUN * 7 + int(WORKER.removeprefix('gw') or 0)) % 101)
 
 # nohup and the background of a shell ignore signals for all that is started in them; what tests
 # start must hear them.
@@ -31,21 +36,41 @@ for number, handler in (
 
 
 @pytest.fixture(scope='session')
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an ONNX model that names each pixel by the nearest colour of CamVid's palette."""
-    pytest.importorskip('torch', reason='the tiny model is exported with PyTorch')
-    return make_tiny_model(tmp_path_factory.mktemp('models') / 'tiny.onnx')
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Make], Path]:
+    """Return a function that makes a file which all workers of a run use, by its name."""
+    folder = tmp_path_factory.getbasetemp()
+    if WORKER:
+        folder = folder.parent
+
+    def made(name: str, make: Make) -> Path:
+        path = folder / name
+        with (folder / f'{name}.lock').open('w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make(path)
+        return path
+
+    return made
 
 
 @pytest.fixture(scope='session')
-def exported_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def tiny_model(made_once: Callable[[str, Make], Path]) -> Path:
+    """Return an ONNX model that names each pixel by the nearest colour of CamVid's palette."""
+    pytest.importorskip('torch', reason='the tiny model is exported with PyTorch')
+    return made_once('tiny.onnx', make_tiny_model)
+
+
+@pytest.fixture(scope='session')
+def exported_network(made_once: Callable[[str, Make], Path]) -> Callable[[str], Any]:
     """Return a function from a network's name to the network and its ONNX file, exported once."""
     pytest.importorskip('torch', reason='networks are exported with PyTorch')
 
+    from lwseg_ros.inference.graph import export_onnx
+
     @functools.cache
     def export(name: str) -> tuple[Any, Path]:
-        path = tmp_path_factory.mktemp('networks') / f'{name}.onnx'
-        return make_network_model(name, path), path
+        network, info = network_for_tests(name)
+        return network, made_once(f'{name}.onnx', lambda path: export_onnx(network, info, path))
 
     return export
 

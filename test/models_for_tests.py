@@ -47,25 +47,25 @@ def make_slow_model(path: Path) -> Path:
     from lwseg_ros.inference.graph import export_onnx
 
     torch.manual_seed(0)
-    again = torch.nn.Conv2d(128, 128, 3, padding=1)  # one set of weights for all its layers
+    again = torch.nn.Conv2d(256, 256, 3, padding=1)  # one set of weights for all its layers
     classes = tiny_info().label_space.num_classes
     layers = [
-        torch.nn.Conv2d(3, 128, 1, stride=4),
-        *[again] * 150,
-        torch.nn.Conv2d(128, classes, 1),
+        torch.nn.Conv2d(3, 256, 1, stride=4),
+        *[again] * 38,
+        torch.nn.Conv2d(256, classes, 1),
     ]
     export_onnx(torch.nn.Sequential(*layers).eval(), tiny_info('slow'), path)
     return path
 
 
-def make_network_model(name: str, path: Path) -> 'torch.nn.Module':  # noqa: F821, UP037
-    """Export a network of the catalog, for the 11 CamVid classes, and return it.
+def network_for_tests(name: str) -> tuple['torch.nn.Module', ModelInfo]:  # noqa: F821, UP037
+    """Return a network of the catalog, for the 11 CamVid classes, and its metadata.
 
     It is not trained, but its norms have met data and no class wins everywhere.
     """
     import torch
 
-    from lwseg_ros.inference.graph import export_onnx, round_weights
+    from lwseg_ros.inference.graph import round_weights
     from lwseg_ros.networks import create_network
 
     torch.manual_seed(0)
@@ -78,5 +78,4 @@ def make_network_model(name: str, path: Path) -> 'torch.nn.Module':  # noqa: F82
         (last,) = (getattr(network, name) for name in names if hasattr(network, name))
         last.bias -= network(torch.randn(1, 3, 64, 96)).mean((0, 2, 3))
     round_weights(network)
-    export_onnx(network, info, path)
-    return network
+    return network, info
