@@ -19,39 +19,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
-from lwseg_ros.datasets.dataset import data_root, open_dataset, read_pair
+from lwseg_ros.datasets.dataset import data_root, open_dataset
 from lwseg_ros.errors import DataError, TrainingError
-from lwseg_ros.evaluation.evaluate import Predict, evaluate
 from lwseg_ros.files import write_atomically
-from lwseg_ros.inference.graph import ImageToLabels, save_safetensors
+from lwseg_ros.inference.graph import save_safetensors
 from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from lwseg_ros.inference.model_source import list_models, resolve_model
-from lwseg_ros.inference.segmenter import Segmentation, aligned_size, enlarged
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
-from lwseg_ros.overlay import overlay
 from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights, load_weights
 from lwseg_ros.training.objective import Objective, Teacher, Trainee
 from lwseg_ros.training.processes import start_processes, total
 from lwseg_ros.training.recipe import Recipe, in_iterations, learning_rates
+from lwseg_ros.training.run_log import RunLog
 from lwseg_ros.training.samples import GENERATED_DRIVE, Samples, load_source, start_worker
+from lwseg_ros.training.validation import Validation
 
 REPORT_EVERY = 50
 """Iterations between two lines of a log, and between two points of TensorBoard's curves."""
-PICTURES = 2
-"""Images of each validation set that TensorBoard shows with their labels."""
 
 
 class Trainer:
@@ -71,8 +64,9 @@ class Trainer:
         self.recipe = recipe = in_iterations(recipe, _count_images(recipe, root))
         self.out = out
         self.root = root
-        self.console = Console(quiet=not self.fabric.is_global_zero)
+        self.log = RunLog(out, self.fabric.is_global_zero)
         self.space = LabelSpace.load(recipe.label_space)
+        self.validation = Validation(recipe, self.space, root, self.device)
         torch.manual_seed(recipe.seed)
         network = create_network(recipe.network, self.space.num_classes)
         if recipe.initial_weights:
@@ -130,7 +124,7 @@ class Trainer:
         """
         recipe = self.recipe
         self.out.mkdir(parents=True, exist_ok=True)
-        with self._interruptible(), self._progress() as progress, self._board() as board:
+        with self._interruptible(), self.log.begin(self.iteration) as progress:
             batches = self._batches(progress)
             task = progress.add_task('training', total=recipe.iterations, completed=self.iteration)
             self._started = time.monotonic()
@@ -145,11 +139,13 @@ class Trainer:
                 saves = validates or stop or self.iteration % recipe.save_every == 0
                 if self.fabric.is_global_zero:
                     if last or self.iteration % REPORT_EVERY == 0:
-                        self._report(losses, progress, board)
+                        encoder, decoder = (g['lr'] for g in self.optimizer.param_groups)
+                        rates = {'encoder': encoder, 'decoder': decoder}
+                        self.log.add_losses(self.iteration, losses, rates)
                     if saves:
                         self._check_weights()
                     if validates:
-                        self._validate(progress, board)
+                        self._validate()
                     if saves:
                         self.save()
                 if validates:
@@ -219,37 +215,10 @@ class Trainer:
         kept = f'{saved} holds the last good state' if saved.exists() else 'nothing was saved yet'
         return f'lower the learning rates, lengthen the warm-up or take fp32; {kept}'
 
-    def _report(
-        self, losses: dict[str, float], progress: Progress, board: SummaryWriter | None
-    ) -> None:
-        if not self.console.is_terminal:
-            line = f'{self.iteration:6d}  loss {losses["loss"]:.3f}'
-            progress.console.print(line, highlight=False)
-        if board is not None:
-            for name, value in losses.items():
-                board.add_scalar(f'loss/{name}', value, self.iteration)
-            for part, group in zip(
-                ('encoder', 'decoder'), self.optimizer.param_groups, strict=True
-            ):
-                board.add_scalar(f'learning_rate/{part}', group['lr'], self.iteration)
-
-    def _validate(self, progress: Progress, board: SummaryWriter | None) -> None:
-        """Evaluate the averaged weights in fp32, each image at its own size."""
-        graph = ImageToLabels(self.average.module, IMAGENET_MEAN, IMAGENET_STD)
-        graph = graph.to(self.device).eval()
-        vector = torch.from_numpy(self.space.drivable_vector()).to(self.device)
-
-        @torch.inference_mode()
-        def predict(image: npt.NDArray[np.uint8]) -> Segmentation:
-            height, width = aligned_size(image.shape[:2])
-            fitted = torch.from_numpy(cv2.resize(image, (width, height)))
-            planes = graph(fitted[None].to(self.device), vector)
-            return enlarged([plane[0].cpu().numpy() for plane in planes], image.shape[:2])
-
-        sets = [
-            evaluate(predict, self.space, open_dataset(v.data, v.split, self.root))
-            for v in self.recipe.validate
-        ]
+    def _validate(self) -> None:
+        """Evaluate the averaged weights, and keep them if they are the best so far."""
+        predict = self.validation.predictor(self.average.module)
+        sets = self.validation.figures(predict)
         score = float(np.mean([s['miou'] for s in sets])) if sets else 0.0
         result = self.result = {'iteration': self.iteration, 'score': score, 'sets': sets}
         if score >= self.best:
@@ -264,22 +233,7 @@ class Trainer:
         if self.iteration == self.recipe.iterations:
             text = json.dumps(result, indent=2) + '\n'
             write_atomically(self.out / 'result.json', text.encode())
-        if board is not None:
-            self._show(sets, predict, board)
-        progress.console.print(_summary(result), highlight=False)
-
-    def _show(self, sets: list[dict[str, Any]], predict: Predict, board: SummaryWriter) -> None:
-        """Give TensorBoard the figures of a validation, and a few images with their labels."""
-        for figures, validation in zip(sets, self.recipe.validate, strict=True):
-            for name, value in figures.items():
-                if isinstance(value, float):
-                    board.add_scalar(f'{figures["data"]}/{name}', value, self.iteration)
-            pairs = open_dataset(validation.data, validation.split, self.root).pairs
-            for pair in pairs[:PICTURES]:
-                image, _ = read_pair(pair)
-                picture = overlay(image, predict(image).labels, self.space.palette)
-                tag = f'{figures["data"]}/{pair.image.stem}'
-                board.add_image(tag, picture, self.iteration, dataformats='HWC')
+        self.log.add_validation(result, self.validation.pictures(predict))
 
     def _info(self, result: dict[str, Any]) -> ModelInfo:
         return ModelInfo(
@@ -323,25 +277,6 @@ class Trainer:
     def _anywhere(self, happened: bool) -> bool:
         """Return whether it happened in any process."""
         return bool(total(self.fabric, torch.tensor(float(happened), device=self.device)) > 0.5)
-
-    def _progress(self) -> Progress:
-        return Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-
-    @contextlib.contextmanager
-    def _board(self) -> Iterator[SummaryWriter | None]:
-        """Open TensorBoard's curves in the one process that writes, after what is there."""
-        if not self.fabric.is_global_zero:
-            yield None
-            return
-        folder, after = str(self.out / 'tensorboard'), self.iteration + 1
-        with SummaryWriter(folder, purge_step=after) as board:
-            yield board
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -427,12 +362,3 @@ def _means(losses: list[dict[str, float]]) -> dict[str, float]:
 def _plain(recipe: Recipe) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return plain
-
-
-def _summary(result: dict[str, Any]) -> str:
-    figures = [f'{result["iteration"]:6d}  loss {result["loss"]:.3f}']
-    for s in result['sets']:
-        figures.append(f'{s["data"]} mIoU {s["miou"]:.4f}')
-        if s['drivable_iou'] is not None:
-            figures.append(f'drivable {s["drivable_iou"]:.4f}')
-    return '  '.join(figures)

@@ -1,0 +1,69 @@
+"""Validation while a network trains: as `lwseg evaluate` does it, in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from lwseg_ros.datasets.dataset import open_dataset, read_pair
+from lwseg_ros.evaluation.evaluate import Predict, evaluate
+from lwseg_ros.inference.graph import ImageToLabels
+from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD
+from lwseg_ros.inference.segmenter import Segmentation, aligned_size, enlarged
+from lwseg_ros.label_space import LabelSpace
+from lwseg_ros.overlay import overlay
+from lwseg_ros.training.recipe import Recipe
+
+Image = npt.NDArray[np.uint8]
+
+PICTURES = 2
+"""Images of each validation set that are shown with their labels."""
+
+
+class Validation:
+    """The data sets that a recipe is validated on."""
+
+    def __init__(
+        self, recipe: Recipe, space: LabelSpace, root: Path | None, device: torch.device
+    ) -> None:
+        self._sets = recipe.validate
+        self._space, self._root, self._device = space, root, device
+
+    def predictor(self, network: nn.Module) -> Predict:
+        """Return what labels an image with these weights, at the image's own size."""
+        graph = ImageToLabels(network, IMAGENET_MEAN, IMAGENET_STD).to(self._device).eval()
+        vector = torch.from_numpy(self._space.drivable_vector()).to(self._device)
+
+        @torch.inference_mode()
+        def predict(image: Image) -> Segmentation:
+            height, width = aligned_size(image.shape[:2])
+            fitted = torch.from_numpy(cv2.resize(image, (width, height)))
+            planes = graph(fitted[None].to(self._device), vector)
+            return enlarged([plane[0].cpu().numpy() for plane in planes], image.shape[:2])
+
+        return predict
+
+    def figures(self, predict: Predict) -> list[dict[str, Any]]:
+        """Return the figures of each set."""
+        return [
+            evaluate(predict, self._space, open_dataset(one.data, one.split, self._root))
+            for one in self._sets
+        ]
+
+    def pictures(self, predict: Predict) -> Iterator[dict[str, Image]]:
+        """Give of each set a few images with their labels, RGB uint8 `[H, W, 3]` by name."""
+        for one in self._sets:
+            pictures = {}
+            for pair in open_dataset(one.data, one.split, self._root).pairs[:PICTURES]:
+                image, _ = read_pair(pair)
+                pictures[pair.image.stem] = overlay(
+                    image, predict(image).labels, self._space.palette
+                )
+            yield pictures
