@@ -92,24 +92,6 @@ class Worker:
                     self._answer(frame, segmentation or self._alone(segmenter, frame))
             self._busy_since = None
 
-    @contextlib.contextmanager
-    def _accounted(self, camera: Camera) -> Iterator[None]:
-        """Count a frame that ends here without an answer, and keep nothing of those before it."""
-        try:
-            yield
-            return
-        except _DroppedError as dropped:
-            outcome = f'dropped: {dropped}'
-        except FrameError as error:
-            outcome = 'refused'
-            camera.complain(f'frame refused: {error}')
-        except Exception as error:
-            outcome = 'dropped: stopped' if self.slots.is_closed else 'dropped: inference failed'
-            if not self.slots.is_closed:
-                self._fail(camera, error)
-        camera.drivable_area.forget()
-        camera.counts.add(outcome)
-
     def _decode(self, camera: Camera, frame: Frame) -> _DecodedFrame:
         header = frame.message.header
         times = _StageTimes(frame.received)
@@ -159,6 +141,24 @@ class Worker:
         camera.trouble = ''
         camera.counts.add('processed')
         self._failures_in_a_row = 0
+
+    @contextlib.contextmanager
+    def _accounted(self, camera: Camera) -> Iterator[None]:
+        """Count a frame that ends here without an answer, and keep nothing of those before it."""
+        try:
+            yield
+            return
+        except _DroppedError as dropped:
+            outcome = f'dropped: {dropped}'
+        except FrameError as error:
+            outcome = 'refused'
+            camera.complain(f'frame refused: {error}')
+        except Exception as error:
+            outcome = 'dropped: stopped' if self.slots.is_closed else 'dropped: inference failed'
+            if not self.slots.is_closed:
+                self._fail(camera, error)
+        camera.drivable_area.forget()
+        camera.counts.add(outcome)
 
     def _fail(self, camera: Camera, error: Exception) -> None:
         what = str(error) or type(error).__name__
