@@ -7,6 +7,18 @@ from pathlib import Path
 from lwseg_ros.inference.model_info import ModelInfo
 from lwseg_ros.label_space import LabelSpace
 
+QUICK_NETWORKS = (
+    *('lw_refinenet_mobilenet_v2_nano', 'frm_split_mobilenet_v2_compact', 'fpn_van_b0_compact'),
+)
+"""One of each kind; to export another takes long, too, and is for those tests that are slow."""
+
+SLOW_NETWORKS = (
+    *('frm_top_mobilenet_v2_compact', 'fpn_ppm_mobilenet_v2_compact'),
+    *('fpn_aspp_mobilenet_v2_compact', 'fpn_dnl_van_b0_compact', 'lw_refinenet_resnet50'),
+    'lw_refinenet_mobilenet_v2_joint',
+)
+"""With the quick ones, every kind of head and of backbone."""
+
 
 def tiny_info(name: str = 'tiny') -> ModelInfo:
     """Return the metadata of `make_tiny_model`."""

@@ -38,7 +38,8 @@ class NodeProcess:
 
     def __init__(self, log: Path, command: Sequence[str]) -> None:
         self.log_path = log
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        places = [str(ROOT), str(ROOT / 'test'), os.environ.get('PYTHONPATH')]
+        python_path = os.pathsep.join(filter(None, places))
         environment = {**os.environ, 'PYTHONPATH': python_path, 'ROS_LOG_DIR': str(log.parent)}
         with log.open('wb') as file:
             self.process = subprocess.Popen(

@@ -205,6 +205,7 @@ def test_malformed_frames_are_refused_and_the_rest_goes_on(
     assert result['frames_processed'] + result['frames_dropped'] == 8
 
 
+@pytest.mark.alone
 def test_a_video(tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / 'drive.mp4'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), 20.0, (160, 96))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from models_for_tests import QUICK_NETWORKS, SLOW_NETWORKS
 
 torch = pytest.importorskip('torch')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -9,13 +10,11 @@ onnxruntime = pytest.importorskip('onnxruntime')
 from lwseg_ros.inference.graph import ImageToLabels  # noqa: E402
 from lwseg_ros.inference.model_file import read_model_info  # noqa: E402
 
-NAMES = [
-    *('lw_refinenet_mobilenet_v2_nano', 'frm_top_mobilenet_v2_compact'),
-    *('frm_split_mobilenet_v2_compact', 'fpn_van_b0_compact'),
-]
 
-
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+    'name',
+    [*QUICK_NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS)],
+)
 def test_exported_graph_agrees_with_the_network(name, exported_network):
     network, path = exported_network(name)
     info = read_model_info(path)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models_for_tests import QUICK_NETWORKS, SLOW_NETWORKS
 
 onnx = pytest.importorskip('onnx')
 trt = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is for x86-64 only')
@@ -34,11 +35,7 @@ from lwseg_ros.networks import list_networks  # noqa: E402
 
 AMPERE = Gpu('some GPU', (8, 6))
 
-# Those that other tests export too, and a ResNet; the shipped models are further ones.
-QUICK = [
-    *('lw_refinenet_mobilenet_v2_nano', 'lw_refinenet_resnet50', 'fpn_van_b0_compact'),
-    *('frm_top_mobilenet_v2_compact', 'frm_split_mobilenet_v2_compact'),
-]
+OTHERS = [name for name in list_networks() if name not in (*QUICK_NETWORKS, *SLOW_NETWORKS)]
 PLAIN = [name for name in list_models() if not name.endswith('-int8')]
 QUANTIZED = [name for name in list_models() if name.endswith('-int8')]
 
@@ -51,8 +48,9 @@ def build(graph: bytes, precision: str, shape: tuple[int, ...] = (1, 96, 128, 3)
 @pytest.mark.parametrize(
     'name',
     [
-        *QUICK,
-        *(pytest.param(n, marks=pytest.mark.slow) for n in list_networks() if n not in QUICK),
+        *QUICK_NETWORKS,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS),
     ],
 )
 def test_every_network_becomes_an_engine(

@@ -45,6 +45,7 @@ def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / 'live_frames.jsonl').read_text().splitlines()]
 
 
+@pytest.mark.alone
 def test_every_frame_is_accounted_for_and_timed(tiny_model: Path, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / 'drive', 20)
     seen: list[tuple[int, int]] = []

@@ -514,7 +514,7 @@ def test_the_node_refuses_malformed_images_and_answers_the_good_ones(
     tools = start(Image, 'raw', 'image')
     rgb, blocks = painted()
     messages = (m for m in raw_messages(Random(11)) if not is_valid(m))
-    for number in range(150):
+    for number in range(50):
         fields = vars(next(messages))
         broken = Image(**{**fields, 'data': array('B', fields['data'])})
         tools.refuse(with_header(broken, 1000 + number))
@@ -550,7 +550,7 @@ def test_the_node_refuses_malformed_pictures_and_answers_the_good_ones(
     pictures = (damaged(random.choice(whole), random) for _ in iter(int, 1))
     refused = (data for data in pictures if check_compressed(data) is None)
     broken = [message.data for _, message in bombs() if hasattr(message, 'format')]
-    broken += [next(refused) for _ in range(80)]
+    broken += [next(refused) for _ in range(30)]
     for number, data in enumerate(broken):
         message = CompressedImage(format='jpeg', data=array('B', data))
         tools.refuse(with_header(message, 1000 + number))

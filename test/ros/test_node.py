@@ -374,6 +374,7 @@ def test_stop_during_a_long_inference(driver, start):
     assert 'Traceback' not in node.log
 
 
+@pytest.mark.alone
 def test_camera_images_cross_between_processes_without_loss(driver, start):
     start(input__max_rate_hz=1.0)
     camera = driver.camera(qos=BEST_EFFORT)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from paths_for_tests import ROOT
 
 pytest.importorskip('rclpy')
 pytest.importorskip('onnxruntime')
@@ -18,8 +17,6 @@ from lwseg_ros.inference.backends.cuda import has_gpu
 WITH_GPU = """
 import sys
 import pytest
-from paths_for_tests import ROOT
-sys.path.insert(0, {tests!r})
 from gpu_for_tests import install
 install(pytest.MonkeyPatch())
 from lwseg_ros.ros.node import main
@@ -39,7 +36,7 @@ def parameters(tiny_model: Path, tmp_path: Path) -> dict[str, object]:
 def test_build_only_keeps_an_engine_and_exits(
     parameters: dict[str, object], tmp_path: Path
 ) -> None:
-    program = WITH_GPU.format(tests=str(ROOT / 'test'))
+    program = WITH_GPU
     _, _, _, *arguments = node_command(parameters)
     node = NodeProcess(tmp_path / 'log', [sys.executable, '-c', program, *arguments])
     assert node.wait() == 0, node.log

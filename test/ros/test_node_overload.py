@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 rclpy = pytest.importorskip('rclpy')
+pytestmark = pytest.mark.alone
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from ros_for_tests import RELIABLE, image_message  # noqa: E402
@@ -19,7 +20,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 FULL_HD = np.zeros((1080, 1920, 3), np.uint8)
 SMALL = np.zeros((96, 128, 3), np.uint8)
 RATE_HZ = 60
-OVERLOAD_S = 12.0
+OVERLOAD_S = 6.0
 BUSY_HOST_S = 0.5
 
 
@@ -76,7 +77,7 @@ def test_a_frame_leaves_nothing_behind(driver, start):
         return _memory_mb(node)
 
     first_mb = memory_mb_after(2_000)
-    assert memory_mb_after(12_000) - first_mb < 1  # 100 bytes a frame
+    assert memory_mb_after(8_000) - first_mb < 1  # 170 bytes a frame
 
 
 def test_simulated_time_may_jump_and_stamps_be_missing(driver, start):
