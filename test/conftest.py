@@ -7,11 +7,12 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from models_for_tests import make_tiny_model, network_for_tests
+from models_for_tests import make_tiny_model, network_for_tests, tiny_info, tiny_network
 from paths_for_tests import DATA, shared
 
 if TYPE_CHECKING:
@@ -73,6 +74,26 @@ def exported_network(made_once: Callable[[str, Make], Path]) -> Callable[[str], 
         return network, made_once(f'{name}.onnx', lambda path: export_onnx(network, info, path))
 
     return export
+
+
+@pytest.fixture(scope='session')
+def overflowing_model(made_once: Callable[[str, Make], Path]) -> Path:
+    """Return a tiny model that says road, and overflows where red is not 128."""
+    torch = pytest.importorskip('torch', reason='the model is exported with PyTorch')
+    from lwseg_ros.inference.graph import export_onnx
+
+    info = replace(tiny_info(), mean=(128 / 255,) * 3)
+
+    def make(path: Path) -> None:
+        network = tiny_network()
+        with torch.no_grad():
+            network.weight.mul_(0)
+            network.weight[:, 0].fill_(3e38)
+            network.bias.zero_()
+            network.bias[info.label_space.class_id('road')] = 10
+        export_onnx(network, info, path)
+
+    return made_once('overflowing.onnx', make)
 
 
 @pytest.fixture(scope='session')

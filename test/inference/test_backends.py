@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -133,7 +134,7 @@ def test_road_agrees_in_bf16(pictures: list[np.ndarray]) -> None:
 
 
 @pytest.fixture(scope='module', params=[np.nan, np.inf, -np.inf])
-def broken_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def broken_model(request: pytest.FixtureRequest, made_once: Any) -> Path:
     """Return a model whose logit of one class is not finite where the image is white."""
     torch = pytest.importorskip('torch')
     from lwseg_ros.inference.graph import export_onnx
@@ -148,9 +149,10 @@ def broken_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
             white = x[:, :1, ::4, ::4] > 2.2
             return torch.where(white & self.one, request.param, self.network(x))
 
-    path = tmp_path_factory.mktemp('broken') / 'broken.onnx'
-    export_onnx(Broken().eval(), tiny_info('broken'), path)
-    return path
+    return made_once(
+        f'broken_{request.param}.onnx',
+        lambda path: export_onnx(Broken().eval(), tiny_info('broken'), path),
+    )
 
 
 @pytest.mark.parametrize('backend', ONNX_BACKENDS)

@@ -9,12 +9,14 @@ onnxruntime = pytest.importorskip('onnxruntime')
 
 from lwseg_ros.inference.graph import ImageToLabels  # noqa: E402
 from lwseg_ros.inference.model_file import read_model_info  # noqa: E402
+from lwseg_ros.networks import list_networks  # noqa: E402
+
+OTHERS = [name for name in list_networks() if name not in (*QUICK_NETWORKS, *SLOW_NETWORKS)]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS]
+NIGHTLY = [pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS]
 
 
-@pytest.mark.parametrize(
-    'name',
-    [*QUICK_NETWORKS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS)],
-)
+@pytest.mark.parametrize('name', [*QUICK_NETWORKS, *SLOW, *NIGHTLY])
 def test_exported_graph_agrees_with_the_network(name, exported_network):
     network, path = exported_network(name)
     info = read_model_info(path)
@@ -33,3 +35,18 @@ def test_exported_graph_agrees_with_the_network(name, exported_network):
         for ours, theirs in zip(given[1:], wanted[1:], strict=True):
             same = given[0] == wanted[0].numpy()
             assert np.abs(ours.astype(int) - theirs.numpy())[same].max() <= 1
+
+
+@pytest.mark.parametrize('name', [*QUICK_NETWORKS, *SLOW, *NIGHTLY])
+def test_every_network_becomes_an_engine(name, exported_network):
+    trt = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is for x86-64 only')
+    from lwseg_ros.inference.backends.cuda import Gpu
+    from lwseg_ros.inference.backends.tensorrt_engine import EngineKey, build_engine
+
+    _, path = exported_network(name)
+    graph, ampere = path.read_bytes(), Gpu('some GPU', (8, 6))
+    exact, half = (
+        build_engine(trt, graph, EngineKey.of(trt, graph, ampere, p, (1, 96, 128, 3)), name)
+        for p in ('fp32', 'fp16')
+    )
+    assert 0 < len(half) < 0.75 * len(exact)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models_for_tests import QUICK_NETWORKS, SLOW_NETWORKS
 
 onnx = pytest.importorskip('onnx')
 trt = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is for x86-64 only')
@@ -31,11 +30,9 @@ from lwseg_ros.inference.half_precision import (  # noqa: E402
     to_half,
 )
 from lwseg_ros.inference.model_source import find_model, list_models  # noqa: E402
-from lwseg_ros.networks import list_networks  # noqa: E402
 
 AMPERE = Gpu('some GPU', (8, 6))
 
-OTHERS = [name for name in list_networks() if name not in (*QUICK_NETWORKS, *SLOW_NETWORKS)]
 PLAIN = [name for name in list_models() if not name.endswith('-int8')]
 QUANTIZED = [name for name in list_models() if name.endswith('-int8')]
 
@@ -43,23 +40,6 @@ QUANTIZED = [name for name in list_models() if name.endswith('-int8')]
 def build(graph: bytes, precision: str, shape: tuple[int, ...] = (1, 96, 128, 3)) -> bytes:
     """Return the engine of a graph for compute capability 8.6."""
     return build_engine(trt, graph, EngineKey.of(trt, graph, AMPERE, precision, shape), 'it')
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        *QUICK_NETWORKS,
-        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_NETWORKS),
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS),
-    ],
-)
-def test_every_network_becomes_an_engine(
-    name: str, exported_network: Callable[[str], Any]
-) -> None:
-    _, path = exported_network(name)
-    graph = path.read_bytes()
-    exact, half = build(graph, 'fp32'), build(graph, 'fp16')
-    assert 0 < len(half) < 0.75 * len(exact)
 
 
 @pytest.mark.parametrize(

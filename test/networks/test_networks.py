@@ -181,8 +181,18 @@ def test_every_network_is_under_contract_or_differs_in_the_backbone_alone():
         assert any(f'{context}_{backbone}' in under_contract for backbone in BACKBONES)
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
-@pytest.mark.parametrize('context', CONTEXTS)
+@pytest.mark.parametrize(
+    ('context', 'backbone'),
+    [
+        pytest.param(
+            context,
+            backbone,
+            marks=() if context == 'fpn' or 'compact' in backbone else pytest.mark.slow,
+        )
+        for context in CONTEXTS
+        for backbone in BACKBONES
+    ],
+)
 def test_every_backbone_takes_every_context(context, backbone):
     with torch.device('meta'):
         network = create_network(f'{context}_{backbone}', 5).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 
 import cv2
@@ -13,7 +12,6 @@ rclpy = pytest.importorskip('rclpy')
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from models_for_tests import tiny_info, tiny_network  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from ros_for_tests import (  # noqa: E402
     BEST_EFFORT,
@@ -325,18 +323,9 @@ def test_label_info_for_late_consumers(driver, start):
 
 
 def test_failures_in_a_row_end_in_the_error_state_and_the_lifecycle_goes_on(
-    driver, start, tmp_path
+    driver, start, overflowing_model
 ):
-    torch = pytest.importorskip('torch')
-    from lwseg_ros.inference.graph import export_onnx
-
-    model = tmp_path / 'overflowing.onnx'
-    network = tiny_network()
-    with torch.no_grad():
-        network.weight.fill_(3e38)  # any pixel but the mean grey gives infinity
-        network.bias.zero_()
-    export_onnx(network, dataclasses.replace(tiny_info(), mean=(128 / 255,) * 3), model)
-    node = start(model__path=model)
+    node = start(model__path=overflowing_model)
     masks = driver.collect(Image, 'mask')
     drivable_masks = driver.collect(Image, 'drivable_mask')
     camera = driver.camera()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
-from models_for_tests import tiny_info, tiny_network  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_for_tests import DEADLINE_S, image_message  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -106,17 +104,10 @@ def test_the_silence_of_each_camera_is_logged(driver, start):
         )
 
 
-def test_a_frame_without_an_answer_does_not_cost_the_batch_its_own(driver, start, tmp_path):
-    torch = pytest.importorskip('torch')
-    from lwseg_ros.inference.graph import export_onnx
-
-    model = tmp_path / 'overflowing.onnx'
-    network = tiny_network()
-    with torch.no_grad():
-        network.weight.fill_(3e38)  # any pixel but the mean grey gives infinity
-        network.bias.zero_()
-    export_onnx(network, dataclasses.replace(tiny_info(), mean=(128 / 255,) * 3), model)
-    start(cameras='[good, bad]', model__path=model, model__max_batch=2)
+def test_a_frame_without_an_answer_does_not_cost_the_batch_its_own(
+    driver, start, overflowing_model
+):
+    start(cameras='[good, bad]', model__path=overflowing_model, model__max_batch=2)
     masks = {name: driver.collect(Image, f'{name}/mask') for name in ('good', 'bad')}
     cameras = [driver.camera(topic=f'{name}/image') for name in ('bad', 'good')]
     bright, grey = (image_message(np.full((96, 128, 3), v, np.uint8)) for v in (200, 128))
