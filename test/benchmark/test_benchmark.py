@@ -34,7 +34,10 @@ def plan(model: Path, *modes: str) -> Plan:
     )
 
 
-def test_engines_take_turns_and_two_runs_compare(tiny_model: Path, tmp_path: Path) -> None:
+def test_engines_take_turns_and_two_runs_compare(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('lwseg_ros.benchmark.startup.REPEATS', 1)
     console = Console(record=True, width=200)
     run_benchmark(plan(tiny_model, 'engine', 'startup'), tmp_path / 'a', console)
     run_benchmark(plan(tiny_model, 'engine'), tmp_path / 'b', console)

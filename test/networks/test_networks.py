@@ -101,9 +101,17 @@ class TestResNet50(NetworkContract):
 class TestResNet101(NetworkContract):
     name = 'lw_refinenet_resnet101'
 
+    @pytest.mark.slow  # the layers of ResNet-50, only more of them
+    def test_exported_graph_gives_the_same_logits(self, network):
+        super().test_exported_graph_gives_the_same_logits(network)
+
 
 class TestResNet152(NetworkContract):
     name = 'lw_refinenet_resnet152'
+
+    @pytest.mark.slow  # as above
+    def test_exported_graph_gives_the_same_logits(self, network):
+        super().test_exported_graph_gives_the_same_logits(network)
 
 
 class TestMobileNetV2(NetworkContract):
