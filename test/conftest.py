@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # ephemeral ports leave free; workers of one run (gw0, gw1, ...) have domains of their own.
 WORKER = os.environ.get('PYTEST_XDIST_WORKER', '')
 _RUN = os.getppid() if WORKER else os.getpid()
-os.environ['ROS_DOMAIN_ID'] = str(1 + (_RUN * 7 + int(WORKER.removeprefix('gw') or 0)) % 101)
+os.environ['ROS_DOMAIN_ID'] = str(1 + (_RUN * 8 + int(WORKER.removeprefix('gw') or 0)) % 101)
 
 # nohup and the background of a shell ignore signals for all that is started in them; what tests
 # start must hear them.
