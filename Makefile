@@ -56,8 +56,7 @@ demo: $(VENV)/demo.installed
 	$(BIN)/lwseg demo --out $(OUT)
 
 # In workers, three for two cores as many tests wait, then alone what measures time or memory. A worker
-# computes with one thread: two that
-# spin for each other's cores are slower than one.
+# computes with one thread: two that spin for each other's cores are slower than one.
 test: $(VENV)/test.installed
 	@failed=0; \
 	OMP_NUM_THREADS=1 $(PYTEST) -m 'not slow and not nightly and not alone' $(IN_WORKERS) test || failed=1; \
