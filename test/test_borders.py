@@ -14,12 +14,13 @@ from paths_for_tests import ROOT
 
 PACKAGE = ROOT / 'lwseg_ros'
 
-# A room, or one module of it, and what it may import besides itself; the longest name counts.
-# What every room may use: the ground floor, which imports none of them.
+# What every room may use: the ground floor, which imports none of them. Files, overlays and videos
+# are what several commands leave behind.
 GROUND_FLOOR = (
     *('__version__', 'errors', 'files', 'share', 'plain_data', 'memory', 'transport'),
     *('label_space', 'image_messages', 'overlay', 'overlay_video'),
 )
+# A room, or one module of it, and what it may import besides itself; the longest name counts.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'errors': (),
     'files': ('errors',),
@@ -39,19 +40,23 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'bags': GROUND_FLOOR,
     'datasets': GROUND_FLOOR,
     'synthetic': GROUND_FLOOR,
+    # A model is judged on labelled images.
     'evaluation': (*GROUND_FLOOR, 'inference', 'datasets'),
     'ros': (*GROUND_FLOOR, 'inference', 'drivable'),
     'live': (*GROUND_FLOOR, 'inference', 'bags', 'ros'),
+    # `lwseg segment` labels bags, too.
     'segment_files': (*GROUND_FLOOR, 'inference', 'bags'),
     'training': (
         *(*GROUND_FLOOR, 'networks', 'inference'),
         *('datasets', 'synthetic', 'evaluation'),
     ),
+    # Truth may be label files, too, which datasets reads.
     'replay': (
         *(*GROUND_FLOOR, 'inference', 'drivable'),
         *('bags', 'datasets', 'evaluation', 'live'),
     ),
     'demo': (*GROUND_FLOOR, 'inference', 'bags', 'synthetic', 'evaluation', 'live'),
+    # It sends the node camera messages, which bags makes without ROS.
     'benchmark': (*GROUND_FLOOR, 'inference', 'bags', 'synthetic', 'live'),
     # PyTorch in eager mode, as the papers' authors ran it, is what the engines are compared with.
     'benchmark.baselines': (*GROUND_FLOOR, 'inference', 'networks'),
