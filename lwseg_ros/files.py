@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lwseg_ros.errors import LwsegError
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file under a temporary name beside it and rename it: no half file is seen."""
+    """Write a file under a temporary name beside it and rename it: no half file is seen.
+
+    LwsegError if it cannot be written; then nothing of it is left.
+    """
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
@@ -20,6 +26,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise LwsegError(f'{path} cannot be written: {error.strerror}') from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write a file of JSON, complete or not at all; LwsegError if it cannot be."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + '\n'
+    # The name of a file may hold bytes that are no text; JSON has escapes for them.
+    write_atomically(path, text.encode(errors='backslashreplace'))
 
 
 def sha256(path: Path) -> str:

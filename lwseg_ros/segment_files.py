@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lwseg_ros.bags.files import BAG_SUFFIXES, is_bag
 from lwseg_ros.errors import DataError, FrameError, LwsegError
-from lwseg_ros.files import write_atomically
+from lwseg_ros.files import write_atomically, write_json
 from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
 from lwseg_ros.overlay import overlay
@@ -98,8 +97,7 @@ def segment_files(
         summary['interrupted'] = False
     finally:
         _make_folder(out)
-        text = json.dumps(summary, indent=2, ensure_ascii=False) + '\n'
-        write_atomically(out / SUMMARY, text.encode())
+        write_json(out / SUMMARY, summary)
     failures = summary['failures']
     if failures:
         raise DataError(

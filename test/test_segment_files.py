@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,13 @@ def test_out_that_is_a_file_is_refused(segmenter: Segmenter, folder: Path, tmp_p
     (tmp_path / 'out').write_text('a file')
     with pytest.raises(LwsegError, match='cannot be made'):
         segment_files(segmenter, [folder], tmp_path / 'out')
+
+
+def test_a_name_that_is_no_text_does_not_lose_the_summary(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    image = tmp_path / os.fsdecode(b'road_\xff.png')
+    image.write_bytes(cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    segment_files(segmenter, [image], tmp_path / 'out')
+    summary = json.loads((tmp_path / 'out' / 'segment.json').read_text(encoding='utf-8'))
+    assert summary['inputs'][0]['input'] == str(image)

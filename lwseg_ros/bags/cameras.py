@@ -58,6 +58,11 @@ def camera_topic(recording: Recording, wanted: str | None = None) -> BagTopic:
     return cameras[0]
 
 
+def camera_info_topic(image_topic: str) -> str:
+    """Return where the calibration of a camera is by the rules of image_transport."""
+    return image_topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+
+
 def _wanted(recording: Recording, name: str) -> BagTopic:
     topics = recording.topics
     found = topics.get(name) or topics.get(f'/{name}')

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lwseg_ros.bags.cameras import camera_topic
+from lwseg_ros.bags.cameras import camera_info_topic, camera_topic
 from lwseg_ros.bags.messages import CAMERA_INFO, stamp_of
 from lwseg_ros.bags.order import in_order, usual_rate_hz
 from lwseg_ros.bags.recording import Recording
@@ -69,7 +69,6 @@ class BagImages:
         return None
 
     def _info_topic(self) -> str | None:
-        """Return where the calibration is by the rules of image_transport, None without one."""
-        camera = self.topic.name.removesuffix('/compressed').rpartition('/')[0]
-        info = self.recording.topics.get(f'{camera}/camera_info')
+        """Return where the bag has the calibration, None without one."""
+        info = self.recording.topics.get(camera_info_topic(self.topic.name))
         return info.name if info is not None and info.type == CAMERA_INFO else None

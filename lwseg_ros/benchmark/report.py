@@ -13,7 +13,7 @@ from rich.table import Table
 from lwseg_ros.benchmark.plots import plots
 from lwseg_ros.benchmark.tables import Row, sections
 from lwseg_ros.errors import DataError
-from lwseg_ros.files import write_atomically
+from lwseg_ros.files import write_atomically, write_json
 
 FORMAT = 'lwseg benchmark 1'
 NAME = 'performance'
@@ -37,7 +37,7 @@ def write_report(result: Row, out: Path) -> None:
     for name, picture in pictures.items():
         write_atomically(out / f'{NAME}_{name}.png', picture)
     write_atomically(out / f'{NAME}.md', _page(result, list(pictures)).encode())
-    write_atomically(out / RESULT, (json.dumps(result, indent=1) + '\n').encode())
+    write_json(out / RESULT, result)
 
 
 def _page(result: Row, pictures: Sequence[str]) -> str:

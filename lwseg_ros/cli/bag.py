@@ -134,6 +134,7 @@ def bag_compare(
     ] = None,
 ) -> None:
     """Show what is better and what worse in B than in A, and what may be chance."""
+    from lwseg_ros.files import write_json
     from lwseg_ros.replay.compare import (
         compare,
         compare_live,
@@ -141,7 +142,6 @@ def bag_compare(
         read_live_frames,
         read_result,
     )
-    from lwseg_ros.replay.result import write_json
 
     results = read_result(a), read_result(b)
     comparison = compare(*results)

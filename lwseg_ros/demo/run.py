@@ -6,7 +6,6 @@ either processed, which its mask proves, or dropped.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -26,14 +25,14 @@ from lwseg_ros import __version__
 from lwseg_ros.demo.recording import Accuracy, Recorder
 from lwseg_ros.demo.sources import DriveSource, VideoSource
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.files import sha256
+from lwseg_ros.files import sha256, write_json
 from lwseg_ros.inference.model_source import ModelSource, find_model
 from lwseg_ros.live.frames import (
     BagSource,
     Pace,
     PlayableFrames,
     Source,
-    camera_info_topic,
+    info_topic_of,
 )
 from lwseg_ros.live.latency import CameraTimes, frame_figures
 from lwseg_ros.live.node_process import NodeProcess, own_domain_id
@@ -86,7 +85,7 @@ def run_demo(
         source = _open_source(bag, video, topic, seed, seconds, progress)
         stack.callback(source.close)
         result = _play(source, network, model, backend, rate, seconds, folder, progress)
-        (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
+        write_json(folder / 'result.json', result)
     console.print(_table(result))
     if result['damage']:
         console.print(result['damage'], highlight=False, markup=False)
@@ -131,7 +130,7 @@ def _play(
     apply_large_image_profile(os.environ)
     keep_freed_memory()
     domain_id = own_domain_id()
-    info_topic = camera_info_topic(source)
+    info_topic = info_topic_of(source)
     accuracy = Accuracy(network.info.label_space)
     frames = PlayableFrames(source, seconds)
     arguments = ['-p', f'model.path:={model}', '-p', f'model.backend:={backend}']

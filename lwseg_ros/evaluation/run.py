@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from lwseg_ros.errors import LwsegError
 from lwseg_ros.evaluation.contact_sheet import contact_sheet, encode_png
 from lwseg_ros.evaluation.evaluate import evaluate, worst_images
 from lwseg_ros.evaluation.report import print_report
-from lwseg_ros.files import sha256, write_atomically
+from lwseg_ros.files import sha256, write_atomically, write_json
 from lwseg_ros.inference.model_source import resolve_model
 from lwseg_ros.inference.segmenter import Segmenter
 
@@ -69,7 +68,7 @@ def run_evaluation(
             **figures,
         }
         if outputs.json is not None:
-            write_atomically(outputs.json, (json.dumps(result, indent=2) + '\n').encode())
+            write_json(outputs.json, result)
         heading = f'{result["model"]} on {result["data"]}, {result["images"]} images'
         if outputs.sheet is not None:
             title = f'{heading}: the {len(figures["worst"])} worst'

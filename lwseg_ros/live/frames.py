@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.bags.cameras import camera_info_topic
 from lwseg_ros.bags.images import BagImage, BagImages
 from lwseg_ros.bags.messages import (
     CAMERA_INFO,
@@ -174,11 +175,9 @@ class Pace:
             self._start_s += seconds
 
 
-def camera_info_topic(source: Source) -> str | None:
-    """Return where the calibration belongs by the rules of image_transport, None without one."""
-    if source.camera_info is None:
-        return None
-    return source.topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+def info_topic_of(source: Source) -> str | None:
+    """Return where the calibration of a source belongs, None without one."""
+    return None if source.camera_info is None else camera_info_topic(source.topic)
 
 
 def _pause_s(before: BagImage, after: BagImage) -> float:

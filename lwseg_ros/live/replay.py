@@ -23,14 +23,14 @@ import numpy as np
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.files import sha256, write_atomically
+from lwseg_ros.files import sha256, write_atomically, write_json
 from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.live.frames import (
     BagSource,
     Pace,
     PlayableFrame,
     PlayableFrames,
-    camera_info_topic,
+    info_topic_of,
 )
 from lwseg_ros.live.latency import CameraTimes, frame_figures, percentiles
 from lwseg_ros.live.node_process import NodeProcess, Usage, own_domain_id
@@ -124,7 +124,7 @@ def replay_live(
     }
     lines = ''.join(json.dumps(row) + '\n' for row in rows)
     write_atomically(folder / FRAMES, lines.encode())
-    write_atomically(folder / RESULT, (json.dumps(result, indent=2) + '\n').encode())
+    write_json(folder / RESULT, result)
     if interrupt is not None:
         raise interrupt
     return result
@@ -250,7 +250,7 @@ def _open_cameras(
         player = Player(
             source.topic,
             source.message_type,
-            camera_info_topic(source),
+            info_topic_of(source),
             lambda answer: None,
             domain_id,
             place,
@@ -290,7 +290,7 @@ def _start_node(
     arguments = [part for name, v in parameters.items() for part in ('-p', f'{name}:={v}')]
     for prefix, camera in zip(prefixes, cameras, strict=True):
         arguments += node_arguments(
-            camera.topic, camera.source.message_type, camera_info_topic(camera.source), prefix
+            camera.topic, camera.source.message_type, info_topic_of(camera.source), prefix
         )
     with signals_later():
         node = stack.enter_context(NodeProcess(log, arguments, domain_id))

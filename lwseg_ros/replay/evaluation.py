@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lwseg_ros.files import write_json
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.overlay import overlay
@@ -45,7 +46,6 @@ from lwseg_ros.replay.result import (
     TIMING,
     FrameRecord,
     Result,
-    write_json,
 )
 from lwseg_ros.replay.settings import Models, Settings, open_models
 from lwseg_ros.replay.tally import Tally

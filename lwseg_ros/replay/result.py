@@ -17,11 +17,8 @@ putting their blocks together, and two results are compared block by block.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
-
-from lwseg_ros.files import write_atomically
 
 FORMAT = 'lwseg replay 1'
 RESULT, FRAMES, TIMING = 'result.json', 'frames.jsonl', 'timing.json'
@@ -282,12 +279,6 @@ class Timing(TypedDict):
     """By stage (decode, infer, measure): p50, p95, p99, max, mean."""
     infer_ms: dict[str, list[float]]
     """By topic."""
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file of JSON, complete or not at all."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + '\n'
-    write_atomically(path, text.encode())
 
 
 def read_bag_result(out: Path, bag: BagEntry) -> Result:

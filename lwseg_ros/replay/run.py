@@ -25,12 +25,13 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from lwseg_ros.errors import DataError, LwsegError
+from lwseg_ros.files import write_json
 from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.replay.checks import Check, Condition, check, parse_conditions
 from lwseg_ros.replay.figures import merge
 from lwseg_ros.replay.fleet import Task, run_here, run_in_processes, run_on_ray
-from lwseg_ros.replay.result import RESULT, Failure, Figure, Result, write_json
+from lwseg_ros.replay.result import RESULT, Failure, Figure, Result
 from lwseg_ros.replay.settings import Settings
 
 LIVE, CHECKS = 'live.json', 'checks.json'

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from lwseg_ros.datasets.dataset import data_root, open_dataset
 from lwseg_ros.errors import DataError, TrainingError
-from lwseg_ros.files import write_atomically
+from lwseg_ros.files import write_json
 from lwseg_ros.inference.graph import save_safetensors
 from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
 from lwseg_ros.inference.model_source import list_models, resolve_model
@@ -231,8 +231,7 @@ class Trainer:
         with (self.out / 'log.jsonl').open('a', encoding='utf-8') as log:
             log.write(json.dumps(result) + '\n')
         if self.iteration == self.recipe.iterations:
-            text = json.dumps(result, indent=2) + '\n'
-            write_atomically(self.out / 'result.json', text.encode())
+            write_json(self.out / 'result.json', result)
         self.log.add_validation(result, self.validation.pictures(predict))
 
     def _info(self, result: dict[str, Any]) -> ModelInfo:
