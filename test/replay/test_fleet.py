@@ -135,6 +135,7 @@ def test_a_model_that_cannot_be_used_ends_it_all(
     assert not (tmp_path / 'out' / 'result.json').exists()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize('jobs', [1, 2])
 def test_ctrl_c_leaves_a_result_of_what_was_done(
     jobs: int, tmp_path: Path, settings: Settings
