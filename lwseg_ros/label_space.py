@@ -17,6 +17,7 @@ A class that a mapping leaves out has no counterpart: its pixels are unlabelled 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -61,14 +62,7 @@ class LabelSpace:
         """Read a shipped label space by its name, or any by the path of its YAML file."""
         path = Path(name_or_path)
         if path.suffix not in ('.yaml', '.yml'):
-            folder = share_directory() / 'config' / 'label_spaces'
-            path = folder / f'{name_or_path}.yaml'
-            if not path.is_file():
-                shipped = ', '.join(list_label_spaces())
-                raise DataError(
-                    f'there is no label space {str(name_or_path)!r}: give one of {shipped}, '
-                    'or the path of a .yaml file'
-                )
+            return _shipped(str(name_or_path))
         return cls.from_dict(read_yaml(path, 'label space'), where=str(path))
 
     @classmethod
@@ -226,8 +220,22 @@ class LabelSpace:
 
 def list_label_spaces() -> list[str]:
     """Return the names of the shipped label spaces."""
-    folder = share_directory() / 'config' / 'label_spaces'
-    return sorted(path.stem for path in folder.glob('*.yaml'))
+    return sorted(path.stem for path in _shipped_folder().glob('*.yaml'))
+
+
+def _shipped_folder() -> Path:
+    return share_directory() / 'config' / 'label_spaces'
+
+
+@functools.cache  # PyYAML takes up to 0.1 s for one
+def _shipped(name: str) -> LabelSpace:
+    path = _shipped_folder() / f'{name}.yaml'
+    if not path.is_file():
+        raise DataError(
+            f'there is no label space {name!r}: give one of {", ".join(list_label_spaces())}, '
+            'or the path of a .yaml file'
+        )
+    return LabelSpace.from_dict(read_yaml(path, 'label space'), where=str(path))
 
 
 def _class_id(value: Any) -> int:

@@ -11,8 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from models_for_tests import make_tiny_model, network_for_tests, tiny_info, tiny_network
+from models_for_tests import (
+    make_tiny_model,
+    network_for_tests,
+    remake_model,
+    set_weights,
+    tiny_info,
+)
 from paths_for_tests import DATA, shared
 
 if TYPE_CHECKING:
@@ -77,23 +84,17 @@ def exported_network(made_once: Callable[[str, Make], Path]) -> Callable[[str], 
 
 
 @pytest.fixture(scope='session')
-def overflowing_model(made_once: Callable[[str, Make], Path]) -> Path:
+def overflowing_model(made_once: Callable[[str, Make], Path], tiny_model: Path) -> Path:
     """Return a tiny model that says road, and overflows where red is not 128."""
-    torch = pytest.importorskip('torch', reason='the model is exported with PyTorch')
-    from lwseg_ros.inference.graph import export_onnx
-
     info = replace(tiny_info(), mean=(128 / 255,) * 3)
 
-    def make(path: Path) -> None:
-        network = tiny_network()
-        with torch.no_grad():
-            network.weight.mul_(0)
-            network.weight[:, 0].fill_(3e38)
-            network.bias.zero_()
-            network.bias[info.label_space.class_id('road')] = 10
-        export_onnx(network, info, path)
+    def change(graph: Any) -> None:
+        set_weights(graph, 'mean', 255 * info.mean[0])
+        set_weights(graph, 'network.weight', [[[3e38]], [[0]], [[0]]])
+        bias = 10 * (np.arange(11) == info.label_space.class_id('road'))
+        set_weights(graph, 'network.bias', bias)
 
-    return made_once('overflowing.onnx', make)
+    return made_once('overflowing.onnx', lambda path: remake_model(tiny_model, path, info, change))
 
 
 @pytest.fixture(scope='session')

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from models_for_tests import tiny_info, tiny_network
+from models_for_tests import put_after_network, remake_model, tiny_info, tiny_network
 
 from lwseg_ros import Segmenter
 from lwseg_ros.errors import InferenceError, ModelError
@@ -134,24 +134,28 @@ def test_road_agrees_in_bf16(pictures: list[np.ndarray]) -> None:
 
 
 @pytest.fixture(scope='module', params=[np.nan, np.inf, -np.inf])
-def broken_model(request: pytest.FixtureRequest, made_once: Any) -> Path:
+def broken_model(request: pytest.FixtureRequest, made_once: Any, tiny_model: Path) -> Path:
     """Return a model whose logit of one class is not finite where the image is white."""
-    torch = pytest.importorskip('torch')
-    from lwseg_ros.inference.graph import export_onnx
+    weights = {
+        'red': np.array([[[[1]], [[0]], [[0]]]], np.float32),
+        'almost_white': np.array(2.2, np.float32),
+        'one': (np.arange(11) == 5).reshape(1, 11, 1, 1),
+        'broken': np.array(request.param, np.float32),
+    }
 
-    class Broken(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network = tiny_network()
-            self.register_buffer('one', torch.arange(11).view(1, 11, 1, 1) == 5)
-
-        def forward(self, x):
-            white = x[:, :1, ::4, ::4] > 2.2
-            return torch.where(white & self.one, request.param, self.network(x))
+    def change(graph: Any) -> None:
+        put_after_network(
+            graph,
+            weights,
+            ('Conv', ['mul_14', 'red'], 'brightness', {'strides': [4, 4]}),
+            ('Greater', ['brightness', 'almost_white'], 'white', {}),
+            ('And', ['white', 'one'], 'here', {}),
+            ('Where', ['here', 'broken', 'sound'], 'conv2d', {}),
+        )
 
     return made_once(
         f'broken_{request.param}.onnx',
-        lambda path: export_onnx(Broken().eval(), tiny_info('broken'), path),
+        lambda path: remake_model(tiny_model, path, tiny_info('broken'), change),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models_for_tests import tiny_info, tiny_network
+from models_for_tests import remake_model, set_weights, tiny_info, tiny_network
 from paths_for_tests import ROOT
 from test_model_file import safetensors_bytes
 
@@ -437,13 +437,11 @@ def test_the_node_refuses_weights_from_elsewhere(refuse: Any, tmp_path: Path) ->
     refuse(path, "'../../../etc/passwd', which is not a file in its own folder")
 
 
-def test_the_node_refuses_a_network_of_nan(refuse: Any, tmp_path: Path) -> None:
-    torch = pytest.importorskip('torch')
-    from lwseg_ros.inference.graph import export_onnx
-
-    network = tiny_network()
-    with torch.no_grad():
-        network.weight.fill_(float('nan'))
-    path = tmp_path / 'nan.onnx'
-    export_onnx(network, tiny_info(), path)
+def test_the_node_refuses_a_network_of_nan(refuse: Any, tiny_model: Path, tmp_path: Path) -> None:
+    path = remake_model(
+        tiny_model,
+        tmp_path / 'nan.onnx',
+        tiny_info(),
+        lambda graph: set_weights(graph, 'network.weight', np.nan),
+    )
     refuse(path, 'the network tiny gave NaN or infinity at 12288 of 12288 pixels')

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from models_for_tests import tiny_info, tiny_network
+from models_for_tests import remake_model, set_weights, tiny_info, weights_of
 from typer.testing import CliRunner
 
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -191,26 +191,28 @@ def test_damaged_engine_is_built_again(gpu: Any, tiny_model: Path, cache: Path) 
     assert path.read_bytes() == whole
 
 
-def shifted_model(shift: float, path: Path) -> Path:
-    """Export the tiny network with this much added to every logit, which changes no label."""
-    torch = pytest.importorskip('torch')
-    from lwseg_ros.inference.graph import export_onnx
+def shifted_model(shift: float, tiny_model: Path, path: Path) -> Path:
+    """Write the tiny model with this much added to every logit, which changes no label."""
 
-    network = tiny_network()
-    with torch.no_grad():
-        network.bias += shift
-    export_onnx(network, tiny_info(), path)
-    return path
+    def change(graph: Any) -> None:
+        set_weights(graph, 'network.bias', weights_of(graph, 'network.bias') + shift)
+
+    return remake_model(tiny_model, path, tiny_info(), change)
 
 
 @pytest.mark.parametrize(
     ('shift', 'reason'), [(3e3, r'agrees with fp32 on \d.* % of the pixels'), (1e6, 'NaN')]
 )
 def test_half_precision_that_answers_otherwise_is_refused_once(
-    shift: float, reason: str, gpu: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shift: float,
+    reason: str,
+    gpu: Any,
+    tiny_model: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     _, library = gpu
-    model = shifted_model(shift, tmp_path / 'shifted.onnx')
+    model = shifted_model(shift, tiny_model, tmp_path / 'shifted.onnx')
     with Segmenter.load(model, 'tensorrt') as segmenter:
         assert ' fp32 ' in segmenter.description
     assert len(library.built) == 3  # half, the reference, and what is used

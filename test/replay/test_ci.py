@@ -20,7 +20,7 @@ from bags_for_tests import (
     truth_rows,
     write_ros2,
 )
-from models_for_tests import tiny_info, tiny_network
+from models_for_tests import remake_model, set_weights, tiny_info, weights_of
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -53,18 +53,16 @@ def settings(tiny_model: Path) -> Settings:
 
 
 @pytest.fixture(scope='module')
-def blind_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def blind_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny model, blind to cars."""
-    import torch
 
-    from lwseg_ros.inference.graph import export_onnx
+    def change(graph: Any) -> None:
+        bias = weights_of(graph, 'network.bias')
+        bias[8] = -1000
+        set_weights(graph, 'network.bias', bias)
 
-    network = tiny_network()
-    with torch.no_grad():
-        network.bias[8] = -1000
     path = tmp_path_factory.mktemp('models') / 'blind.onnx'
-    export_onnx(network, tiny_info('blind'), path)
-    return path
+    return remake_model(tiny_model, path, tiny_info('blind'), change)
 
 
 @pytest.fixture(scope='module')

@@ -108,9 +108,8 @@ def test_an_error_in_a_transition_is_logged_and_recovered_from(driver, start, bo
 
 
 @pytest.fixture(scope='module')
-def slow_model(tmp_path_factory):
-    pytest.importorskip('torch', reason='the slow model is exported with PyTorch')
-    return make_slow_model(tmp_path_factory.mktemp('models') / 'slow.onnx')
+def slow_model(tiny_model, tmp_path_factory):
+    return make_slow_model(tiny_model, tmp_path_factory.mktemp('models') / 'slow.onnx')
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_stopping_does_not_wait_for_a_long_inference(driver, start, slow_model, 
         autostart=False,
         model__path=slow_model,
         model__backend='onnxruntime',
-        model__input_size='640x480',  # some seconds on a laptop
+        model__input_size='480x320',  # seconds on a laptop
         model__warmup_iterations=0,
     )
     message = image_message(np.zeros((96, 128, 3), np.uint8))

@@ -74,9 +74,18 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f'folder:{folder}'
 
 
-def test_a_layer_that_loses_too_much_stays_in_floating_point(painted: str, tmp_path: Path) -> None:
-    export_onnx(Lopsided(), tiny_info('lopsided'), tmp_path / 'fp32.onnx')
-    report = quantize(str(tmp_path / 'fp32.onnx'), [painted], tmp_path / 'lopsided-int8.onnx')
+@pytest.fixture(scope='module')
+def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the model of `Lopsided`."""
+    path = tmp_path_factory.mktemp('lopsided') / 'fp32.onnx'
+    export_onnx(Lopsided(), tiny_info('lopsided'), path)
+    return path
+
+
+def test_a_layer_that_loses_too_much_stays_in_floating_point(
+    painted: str, lopsided: Path, tmp_path: Path
+) -> None:
+    report = quantize(str(lopsided), [painted], tmp_path / 'lopsided-int8.onnx')
     kept = report['layers_in_floating_point']
     assert [name.split('.')[-2] for name in kept] == ['classify'], 'it gets what is not quantized'
     (figures,) = report['data'].values()
@@ -84,15 +93,14 @@ def test_a_layer_that_loses_too_much_stays_in_floating_point(painted: str, tmp_p
     info = read_model_info(tmp_path / 'lopsided-int8.onnx')
     assert (info.name, info.precision) == ('lopsided-int8', 'int8')
     assert info.provenance['layers_in_floating_point'] == kept
-    assert sha256(tmp_path / 'fp32.onnx') in info.provenance['quantized_from']
+    assert sha256(lopsided) in info.provenance['quantized_from']
 
 
-def test_nothing_is_written_when_too_much_is_lost(painted: str, tmp_path: Path) -> None:
-    export_onnx(Lopsided(), tiny_info('lopsided'), tmp_path / 'fp32.onnx')
+def test_nothing_is_written_when_too_much_is_lost(
+    painted: str, lopsided: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match=r'loses .* nothing was written'):
-        quantize(
-            str(tmp_path / 'fp32.onnx'), [painted], tmp_path / 'int8.onnx', minutes=0, max_loss=0
-        )
+        quantize(str(lopsided), [painted], tmp_path / 'int8.onnx', minutes=0, max_loss=0)
     assert not (tmp_path / 'int8.onnx').exists()
 
 
