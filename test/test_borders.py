@@ -18,7 +18,7 @@ PACKAGE = ROOT / 'lwseg_ros'
 # are what several commands leave behind.
 GROUND_FLOOR = (
     *('__version__', 'errors', 'files', 'share', 'plain_data', 'memory', 'transport'),
-    *('label_space', 'image_messages', 'overlay', 'overlay_video'),
+    *('label_space', 'pictures', 'image_messages', 'overlay', 'overlay_video'),
 )
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'memory': (),
     'transport': ('share',),
     'label_space': ('errors', 'share', 'plain_data'),
-    'image_messages': ('errors',),
+    'pictures': ('errors',),
+    'image_messages': ('errors', 'pictures'),
     'overlay': ('errors', 'label_space'),
     'overlay_video': ('errors',),
     'networks': ('errors',),

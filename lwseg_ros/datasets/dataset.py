@@ -7,45 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lwseg_ros.datasets.layouts import (
-    FORMATS,
-    LABEL_SPACE_FILE,
-    WITHOUT_PUBLIC_LABELS,
-    Color,
-    Layout,
-)
+from lwseg_ros import pictures
+from lwseg_ros.datasets.label_values import AS_IDS, Coding, colors_of, ids_of
+from lwseg_ros.datasets.layouts import FORMATS, LABEL_SPACE_FILE, WITHOUT_PUBLIC_LABELS, Layout
 from lwseg_ros.errors import DataError
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm')
-
-STRAY_COLORS = 0.01
-"""Share of a label image's pixels that may have unknown colours, and are unlabelled (our choice).
-
-Official colour-coded sets have a few wrong pixels; a photograph instead of labels has many.
-"""
-
-
-@dataclass(frozen=True)
-class Coding:
-    """What label files hold: pairs of label and id, and pairs of RGB colour and id."""
-
-    ids: tuple[tuple[int, int], ...]
-    colors: tuple[tuple[Color, int], ...] = ()
-    hint: str = ''
-
-
-AS_IDS = Coding(tuple((i, i) for i in range(256)))
+from lwseg_ros.pictures import PICTURE_SUFFIXES
 
 
 class Pair(NamedTuple):
@@ -97,40 +71,19 @@ def data_root(root: Path | None = None) -> Path:
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Read an image file as RGB uint8 `[H, W, 3]`; DataError if it is none."""
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise DataError(f'{path} cannot be read as an image')
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return pictures.rgb(pictures.read_file(path), str(path))
 
 
 def read_labels(path: Path, coding: Coding = AS_IDS) -> npt.NDArray[np.uint8]:
-    """Read a label file as ids uint8 `[H, W]`.
+    """Read a label file as ids uint8 `[H, W]` (see `ids_of`).
 
-    A one-channel PNG of 8 or 16 bits, a colour or palette PNG if `coding` has colours, or a .mat
-    file of SBD. DataError if it is none of these or holds labels that `coding` does not know.
+    A picture, or a .mat file of SBD. DataError if it is neither, or holds what `coding` does not
+    know.
     """
-    labels = (
-        _read_mat(path) if path.suffix == '.mat' else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    )
-    if labels is None or labels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f'{path} cannot be read as a label image')
-    if labels.dtype == np.uint16:
-        if labels.max() > IGNORE_ID:
-            raise DataError(
-                f'{path} has the label {labels.max()}, above 255: are these instance numbers?'
-            )
-        labels = labels.astype(np.uint8)
-    if labels.ndim == 3:
-        return _ids_of_colors(path, np.asarray(labels[..., :3], np.uint8), coding)
-    ids, known = _id_tables(coding)
-    if not cv2.LUT(labels, known).all():
-        unknown = sorted(set(np.unique(labels).tolist()) - {label for label, _ in coding.ids})
-        raise DataError(
-            f'{path} has labels {unknown[:8]} that stand for no class; those that do are '
-            f'{_ranges(label for label, id_ in coding.ids if id_ != IGNORE_ID)}, and 255 is '
-            f'unlabelled{coding.hint and "; " + coding.hint}'
-        )
-    return np.asarray(cv2.LUT(labels, ids), np.uint8)
+    if path.suffix == '.mat':
+        return ids_of(_read_mat(path), coding, str(path))
+    values, palette = pictures.stored(pictures.read_file(path), str(path))
+    return ids_of(values, coding, str(path), palette)
 
 
 def read_pair(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -193,7 +146,7 @@ def _pairs(layout: Layout, folder: Path, split: str, space: LabelSpace, spec: st
     images = {
         key: path
         for key, path in _files(folder, _filled(layout, layout.images, split) + '.*').items()
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in PICTURE_SUFFIXES
     }
     labels = _files(folder, _filled(layout, layout.labels, split))
     keys = list(images)
@@ -220,7 +173,7 @@ def _pairs(layout: Layout, folder: Path, split: str, space: LabelSpace, spec: st
         pairs.append(Pair(images[key], labels[key], coding))
     if not pairs:
         raise DataError(
-            f'{spec}: no images ({", ".join(IMAGE_SUFFIXES)}) of the split {split} in {folder}'
+            f'{spec}: no images ({", ".join(PICTURE_SUFFIXES)}) of the split {split} in {folder}'
         )
     return pairs
 
@@ -252,59 +205,15 @@ def _files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:
 def _names(path: Path) -> list[str]:
     """Return the first column of a list file, without folders and image suffixes."""
     lines = path.read_text(encoding='utf-8').splitlines()
-    names = [line.split()[0].rpartition('/')[2] for line in lines if line.strip()]
-    return [
-        Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else name for name in names
-    ]
+    names = [Path(line.split()[0]) for line in lines if line.strip()]
+    return [n.stem if n.suffix.lower() in PICTURE_SUFFIXES else n.name for n in names]
 
 
 def _coding(layout: Layout, space: LabelSpace) -> Coding:
     ids = dict(layout.ids) or {c.id: c.id for c in space.classes}
     ids |= dict.fromkeys((*layout.void, IGNORE_ID), IGNORE_ID)
-    colors = dict(layout.colors)
-    if layout.palette and len({c.color for c in space.classes}) == len(space.classes):
-        colors |= {c.color: c.id for c in space.classes}
-        colors.setdefault((0, 0, 0), IGNORE_ID)
+    colors = dict(layout.colors) | (colors_of(space) if layout.palette else {})
     return Coding(tuple(ids.items()), tuple(colors.items()), layout.hint)
-
-
-@lru_cache(maxsize=16)
-def _id_tables(coding: Coding) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return the id of each label, and 1 for each known label, both uint8 `[256]`."""
-    ids, known = np.full(256, IGNORE_ID, np.uint8), np.zeros(256, np.uint8)
-    for label, id_ in coding.ids:
-        ids[label], known[label] = id_, 1
-    return ids, known
-
-
-@lru_cache(maxsize=4)
-def _color_table(coding: Coding) -> npt.NDArray[np.uint8]:
-    """Return uint8 `[2**24]`: for each colour 1 + its place in `coding.colors`, else 0."""
-    table = np.zeros(1 << 24, np.uint8)
-    for place, ((red, green, blue), _) in enumerate(coding.colors, 1):
-        table[red << 16 | green << 8 | blue] = place
-    return table
-
-
-def _ids_of_colors(
-    path: Path, bgr: npt.NDArray[np.uint8], coding: Coding
-) -> npt.NDArray[np.uint8]:
-    if not coding.colors:
-        raise DataError(
-            f'{path} is a colour image: wanted one channel of class ids (a palette PNG is read as '
-            'its colours)'
-        )
-    blue, green, red = (bgr[..., i].astype(np.uint32) for i in range(3))
-    places = _color_table(coding)[red << 16 | green << 8 | blue]
-    stray = places == 0
-    if stray.mean() > STRAY_COLORS:
-        color = tuple(bgr[stray][0][::-1].tolist())
-        raise DataError(
-            f'{path}: {stray.mean():.0%} of its pixels have colours that stand for no class, '
-            f'such as RGB {color}'
-        )
-    ids = np.array([IGNORE_ID, *(id_ for _, id_ in coding.colors)], np.uint8)
-    return np.asarray(ids[places], np.uint8)
 
 
 def _read_mat(path: Path) -> npt.NDArray[np.uint8]:
@@ -322,14 +231,3 @@ def _read_mat(path: Path) -> npt.NDArray[np.uint8]:
         raise DataError(
             f'{path} is not a class file of SBD: {" ".join(str(error).split())}'
         ) from None
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Return sorted whole numbers in words: `0 to 3, 7`."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ', '.join(f'{a} to {b}' if a < b else str(a) for a, b in runs)

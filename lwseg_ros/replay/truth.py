@@ -20,7 +20,8 @@ import numpy.typing as npt
 from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE
 from lwseg_ros.bags.order import RawMessage, in_order
 from lwseg_ros.bags.recording import Recording
-from lwseg_ros.datasets.dataset import AS_IDS, Coding, read_labels
+from lwseg_ros.datasets.dataset import read_labels
+from lwseg_ros.datasets.label_values import AS_IDS, Coding
 from lwseg_ros.datasets.layouts import LABEL_SPACE_FILE
 from lwseg_ros.errors import DataError, FrameError
 from lwseg_ros.files import sha256
