@@ -6,10 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lwseg_ros.errors import LwsegError
+
+
+def is_leftover(path: PurePath) -> bool:
+    """Tell whether a path below some folder is what a system or an editor leaves there.
+
+    macOS's `._x.jpg` and `.DS_Store`, Jupyter's `.ipynb_checkpoints`, every other hidden file or
+    folder, and `Thumbs.db` of Windows.
+    """
+    return any(part.startswith('.') or part == 'Thumbs.db' for part in path.parts)
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

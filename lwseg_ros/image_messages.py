@@ -7,7 +7,7 @@ message's data does not justify.
 
 from __future__ import annotations
 
-import zlib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,17 +15,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lwseg_ros.errors import FrameError
+from lwseg_ros import pictures
+from lwseg_ros.errors import DataError, FrameError
+from lwseg_ros.pictures import Depth
 
 Image = NDArray[np.uint8]
 
 
 class Encoding(NamedTuple):
-    """How the bytes of one encoding lie, and how they become RGB.
+    """How the values of one encoding lie, and how they become RGB.
 
-    `channels` bytes a pixel in the first plane; `rows` = (3, 2) when a half-size colour plane
-    follows, so data has 3/2 × height rows; `even` names the fields that must be even; no side is
-    shorter than `least`.
+    `channels` values of `bits` a pixel in the first plane; `rows` = (3, 2) when a half-size
+    colour plane follows, so data has 3/2 × height rows; `even` names the fields that must be
+    even; no side is shorter than `least`. `to_rgb` takes 8 bits.
     """
 
     channels: int
@@ -33,23 +35,17 @@ class Encoding(NamedTuple):
     rows: tuple[int, int] = (1, 1)
     even: tuple[str, ...] = ()
     least: int = 1
+    bits: int = 8
 
 
 def _cvt(code: int) -> Callable[[Image], Any]:
     return lambda pixels: cv2.cvtColor(pixels, code)
 
 
-def _sixteen_bits_to_rgb(pixels: Image, byte_order: str) -> Any:
-    """Scale 0..65535 to 0..255, as cv_bridge does."""
-    values = np.ascontiguousarray(pixels).view(byte_order + 'u2').astype(np.uint16, copy=False)
-    return cv2.cvtColor(cv2.convertScaleAbs(values, alpha=255 / 65535), cv2.COLOR_GRAY2RGB)
-
-
 _GRAY = Encoding(1, _cvt(cv2.COLOR_GRAY2RGB))
+_GRAY16 = _GRAY._replace(bits=16)
 _BGR = Encoding(3, _cvt(cv2.COLOR_BGR2RGB))
 _BGRA = Encoding(4, _cvt(cv2.COLOR_BGRA2RGB))
-_GRAY16_LITTLE = Encoding(2, lambda pixels: _sixteen_bits_to_rgb(pixels, '<'))
-_GRAY16_BIG = Encoding(2, lambda pixels: _sixteen_bits_to_rgb(pixels, '>'))
 _UYVY = Encoding(2, _cvt(cv2.COLOR_YUV2RGB_UYVY), even=('width',))
 _YUYV = Encoding(2, _cvt(cv2.COLOR_YUV2RGB_YUY2), even=('width',))
 
@@ -60,6 +56,13 @@ def _bayer(code: int) -> Encoding:
 
 # ROS names a Bayer pattern by the first two pixels of its first two rows, OpenCV by the second
 # and third pixel of its second row: ROS's RGGB is OpenCV's BG.
+_MOSAICS = {
+    'bayer_rggb8': _bayer(cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr8': _bayer(cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg8': _bayer(cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg8': _bayer(cv2.COLOR_BayerGB2RGB),
+}
+
 ENCODINGS: dict[str, Encoding] = {
     'rgb8': Encoding(3, lambda pixels: pixels),
     'bgr8': _BGR,
@@ -69,43 +72,59 @@ ENCODINGS: dict[str, Encoding] = {
     '8UC1': _GRAY,
     '8UC3': _BGR,
     '8UC4': _BGRA,
-    'mono16': _GRAY16_LITTLE,
-    '16UC1': _GRAY16_LITTLE,
+    'mono16': _GRAY16,
+    '16UC1': _GRAY16,
     'yuv422': _UYVY,
     'uyvy': _UYVY,
     'yuv422_yuy2': _YUYV,
     'yuyv': _YUYV,
     'nv12': Encoding(1, _cvt(cv2.COLOR_YUV2RGB_NV12), (3, 2), ('width', 'height')),
     'nv21': Encoding(1, _cvt(cv2.COLOR_YUV2RGB_NV21), (3, 2), ('width', 'height')),
-    'bayer_rggb8': _bayer(cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr8': _bayer(cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg8': _bayer(cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg8': _bayer(cv2.COLOR_BayerGB2RGB),
+    **_MOSAICS,
 }
 """The encodings with a direct path; others go through cv_bridge where it is installed."""
-_BIG_ENDIAN = {**ENCODINGS, 'mono16': _GRAY16_BIG, '16UC1': _GRAY16_BIG}
 
 MAX_COMPRESSED_PIXELS = 100_000_000
-_READ_RGB: int | None = getattr(cv2, 'IMREAD_COLOR_RGB', None)
-"""What decodes to RGB at once, not by way of BGR, from OpenCV 4.11 on."""
+# The densest there is: a JPEG of one colour spends 6 bits on 16x16 pixels; deflate turns 1032
+# bytes of a PNG into one, each with 8 pixels of a mask of 1 bit.
+_JPEG_PIXELS_A_BYTE, _PNG_PIXELS_A_BYTE = 512, 8 * 1032
+
+
+class ImageDecoder:
+    """Decodes the messages of one stream.
+
+    Values of 16 bits are stretched by the depth that the stream has shown so far (see `Depth`).
+    """
+
+    def __init__(self) -> None:
+        self._depth = Depth()
+
+    def decode(self, msg: Any) -> Image:
+        """Return the picture of an Image or CompressedImage message, RGB uint8 `[H, W, 3]`.
+
+        The result of an rgb8 message is a view of the message's data. FrameError names the field
+        that is wrong.
+        """
+        if hasattr(msg, 'encoding'):
+            return _raw_image(msg, self._depth)
+        return _compressed_image(msg, self._depth)
 
 
 def image_from_message(msg: Any) -> Image:
-    """Return the picture of an Image or CompressedImage message, RGB uint8 `[H, W, 3]`.
-
-    The result of an rgb8 message is a view of the message's data. FrameError names the field
-    that is wrong.
-    """
-    if hasattr(msg, 'encoding'):
-        return _raw_image(msg)
-    return _compressed_image(msg)
+    """Return the picture of a message that belongs to no stream (see `ImageDecoder.decode`)."""
+    return ImageDecoder().decode(msg)
 
 
-def _raw_image(msg: Any) -> Image:
-    encoding = (_BIG_ENDIAN if msg.is_bigendian else ENCODINGS).get(msg.encoding)
+def _raw_image(msg: Any, depth: Depth) -> Image:
+    encoding = ENCODINGS.get(msg.encoding)
     if encoding is None:
         return _cv_bridge_image(msg)
     pixels = _pixels(msg, encoding)
+    if encoding.bits == 16:
+        order = '>u2' if msg.is_bigendian else '<u2'
+        pixels = depth.eight_bits(np.ascontiguousarray(pixels).view(order))
+    if encoding.channels == 1:
+        pixels = pixels[..., 0]
     try:
         rgb: Image = encoding.to_rgb(pixels)
     except cv2.error as error:
@@ -116,13 +135,14 @@ def _raw_image(msg: Any) -> Image:
 
 
 def _pixels(msg: Any, encoding: Encoding) -> Image:
-    """Return a view uint8 `[rows, W]` or `[rows, W, channels]` of the data, honouring `step`."""
+    """Return a view uint8 `[rows, W, bytes of a pixel]` of the data, honouring `step`."""
     height, width, step = msg.height, msg.width, msg.step
     _check_size(msg, encoding.least)
     for field in encoding.even:
         if getattr(msg, field) % 2:
             raise FrameError(f'{field} is {getattr(msg, field)}: {msg.encoding} needs it even')
-    row_bytes = width * encoding.channels
+    pixel_bytes = encoding.channels * encoding.bits // 8
+    row_bytes = width * pixel_bytes
     if step < row_bytes:
         raise FrameError(
             f'step is {step}: a row of {width} {msg.encoding} pixels has {row_bytes} bytes'
@@ -134,10 +154,9 @@ def _pixels(msg: Any, encoding: Encoding) -> Image:
             f'data has {data.size} bytes: step {step} x {rows} rows of {msg.encoding} '
             f'need {step * rows}'
         )
-    pixels = np.lib.stride_tricks.as_strided(
-        data, (rows, width, encoding.channels), (step, encoding.channels, 1), writeable=False
+    return np.lib.stride_tricks.as_strided(
+        data, (rows, width, pixel_bytes), (step, pixel_bytes, 1), writeable=False
     )
-    return pixels[..., 0] if encoding.channels == 1 else pixels
 
 
 def _check_size(msg: Any, least: int = 1) -> None:
@@ -170,98 +189,51 @@ def _cv_bridge_image(msg: Any) -> Image:
     return rgb
 
 
-def _compressed_image(msg: Any) -> Image:
+def _compressed_image(msg: Any, depth: Depth) -> Image:
     data = bytes(msg.data)
     about = f'data ({len(data)} bytes, format {msg.format!r})'
-    compression = next((c for c in _COMPRESSIONS if data.startswith(c.magic)), None)
-    if compression is None:
+    if not data.startswith((pictures.JPEG, pictures.PNG)):
         raise FrameError(f'{about} is neither JPEG nor PNG')
-    size = compression.size(data)
-    if size is None:
-        raise FrameError(f'{about} is cut off or damaged')
-    width, height = size
-    most = min(MAX_COMPRESSED_PIXELS, compression.max_pixels_a_byte * len(data))
-    if not 0 < width * height <= most:
-        raise FrameError(
-            f'data tells of {width}x{height} pixels in {len(data)} bytes: not a camera image'
-        )
-    # The mask lies over the pixels as they are stored, so an EXIF rotation is not applied.
-    order = cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB
-    flags = order | cv2.IMREAD_IGNORE_ORIENTATION
+    densest = _JPEG_PIXELS_A_BYTE if data.startswith(pictures.JPEG) else _PNG_PIXELS_A_BYTE
+    most = min(MAX_COMPRESSED_PIXELS, densest * len(data))
+
+    def allow(width: int, height: int) -> None:
+        if not 0 < width * height <= most:
+            raise FrameError(
+                f'data tells of {width}x{height} pixels in {len(data)} bytes: not a camera image'
+            )
+
+    encoding = _inner_encoding(msg.format)
     try:
-        picture: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise FrameError(f'{about} cannot be decoded')
-    if _READ_RGB is None:
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
-    rgb: Image = picture
+        if encoding is None:
+            return pictures.rgb(data, about, depth, allow)
+        values = pictures.stored(data, about, allow).values
+        if values.ndim == 3:  # colours already, whatever the format says
+            return pictures.rgb(data, about, depth, allow)
+    except DataError as error:
+        raise FrameError(str(error)) from None
+    if min(values.shape) < encoding.least:
+        raise FrameError(f'{about} is {values.shape[1]}x{values.shape[0]}: too small')
+    if encoding.bits == 16 and data.startswith(pictures.JPEG):
+        values = values.astype(np.uint16) << 8  # a JPEG has the upper 8 bits
+    if values.dtype == np.uint16:
+        values = depth.eight_bits(values)
+    rgb: Image = encoding.to_rgb(np.asarray(values, np.uint8))
     return rgb
 
 
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = 0xDA, b'\xff\xd9'
-_MAX_JPEG_SCANS = 100  # encoders write a dozen; libjpeg goes over the whole picture for each
+def _inner_encoding(format_: str) -> Encoding | None:
+    """Return what the one channel of a compressed picture holds, where it is not 8-bit grey.
 
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) of a JPEG that is whole, else None.
-
-    libjpeg fills a cut-off picture with grey and says nothing, so the end is looked for here.
-    A JPEG has no checksum: damage between its start and its end shows in the picture only.
+    image_transport writes `ORIGINAL; jpeg compressed TARGET`: an original mosaic is one still
+    unless the target, which may be missing, is grey.
     """
-    size = None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _JPEG_FRAME_HEADERS:
-            height, width = (int.from_bytes(data[at + i : at + i + 2], 'big') for i in (5, 7))
-            size = width, height
-        if marker == _JPEG_START_OF_SCAN:
-            whole = data.find(_JPEG_END_OF_IMAGE, at) > 0
-            scans = data.count(bytes((0xFF, _JPEG_START_OF_SCAN)), at)
-            return size if whole and scans <= _MAX_JPEG_SCANS else None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
+    words = re.split(r'[;\s]+', format_.strip())
+    original, target = words[0], words[-1]
+    pattern = re.sub('16$', '8', original)
+    bits = 8 if pattern == original else 16
+    if pattern in _MOSAICS and not target.startswith('mono'):
+        return _MOSAICS[pattern]._replace(bits=bits)
+    if original in ('mono16', '16UC1') or (pattern in _MOSAICS and bits == 16):
+        return _GRAY16
     return None
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) of a PNG whose chunks are whole and unchanged, else None.
-
-    OpenCV's reader allocates what a chunk's length says before it looks for the bytes, and writes
-    a line of its own to stderr for every damaged frame.
-    """
-    at = len(_PNG_SIGNATURE)
-    if data[at + 4 : at + 8] != b'IHDR':
-        return None
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4], 'big')
-        checksum = int.from_bytes(data[end : end + 4], 'big')
-        if end + 4 > len(data) or zlib.crc32(memoryview(data)[at + 4 : end]) != checksum:
-            return None
-        if data[at + 4 : at + 8] == b'IEND':
-            width, height = (int.from_bytes(data[i : i + 4], 'big') for i in (16, 20))
-            return width, height
-        at = end + 4
-    return None
-
-
-class Compression(NamedTuple):
-    """A file format: its first bytes, its (width, height) if whole, how dense it can be."""
-
-    magic: bytes
-    size: Callable[[bytes], tuple[int, int] | None]
-    max_pixels_a_byte: int
-
-
-# The densest that a camera can send: a JPEG of one colour spends 6 bits on 16x16 pixels, deflate
-# turns 1032 bytes of a grey PNG into one.
-_COMPRESSIONS = (
-    Compression(b'\xff\xd8', _jpeg_size, 512),
-    Compression(_PNG_SIGNATURE, _png_size, 1032),
-)

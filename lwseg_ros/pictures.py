@@ -20,10 +20,13 @@ from lwseg_ros.errors import DataError
 Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.integer[Any]]
 
+Allow = Callable[[int, int], None]
+"""Is called with width and height of a JPEG or PNG, and raises if they are not wanted."""
+
 PICTURE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
-MOST_PIXELS = 1 << 30
-"""What OpenCV decodes at most."""
+JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
+"""What the files start with."""
 
 _DEPTHS = (8, 10, 12, 14, 16)
 _READ_RGB: int | None = getattr(cv2, 'IMREAD_COLOR_RGB', None)
@@ -40,8 +43,9 @@ class Depth:
     def __init__(self, bits: int = 8) -> None:
         self.bits = bits
 
-    def eight_bits(self, values: npt.NDArray[np.uint16]) -> Image:
-        """Return values stretched from their depth to 0..255, uint8 of the same shape."""
+    def eight_bits(self, values: Values) -> Image:
+        """Return values of 16 bits stretched to 0..255, uint8 of the same shape."""
+        values = values.astype(np.uint16, copy=False)
         peak = int(values.max(initial=0))
         self.bits = max(self.bits, next(bits for bits in _DEPTHS if peak < 1 << bits))
         scaled: Any = cv2.convertScaleAbs(values, alpha=255 / ((1 << self.bits) - 1))
@@ -67,42 +71,42 @@ def read_file(path: Path) -> bytes:
         raise DataError(f'{path} cannot be read: {error.strerror}') from None
 
 
-def rgb(
-    data: bytes, what: str, depth: Depth | None = None, most_pixels: int = MOST_PIXELS
-) -> Image:
+def rgb(data: bytes, what: str, depth: Depth | None = None, allow: Allow | None = None) -> Image:
     """Return a picture as RGB uint8 `[H, W, 3]`; of 16 bits, `depth` stretches it.
 
-    DataError, which names `what`, if it is cut off, damaged or no picture, or tells of more than
-    `most_pixels`.
+    `allow` may refuse it before it is decoded. DataError, which names `what`, if it is cut off,
+    damaged or no picture.
     """
-    _check(data, what, most_pixels)
-    order = cv2.IMREAD_COLOR if _READ_RGB is None else _READ_RGB
+    _check(data, what, allow)
+    # Of a TIFF of 16 bits, OpenCV's way straight to RGB makes noise.
+    straight = _READ_RGB if data.startswith((JPEG, PNG)) else None
+    order = cv2.IMREAD_COLOR if straight is None else straight
     flags = order | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = _decoded(data, flags, what)
     if pixels.dtype == np.uint16:
         pixels = (depth or Depth()).eight_bits(pixels)
-    if _READ_RGB is None:
+    if straight is None:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     image: Image = pixels
     return image
 
 
-def stored(data: bytes, what: str, most_pixels: int = MOST_PIXELS) -> Stored:
+def stored(data: bytes, what: str, allow: Allow | None = None) -> Stored:
     """Return the values of a picture as they are stored.
 
     A palette's indices stay indices, and 1, 2 and 4 bits what they are. DataError, which names
     `what`, as of `rgb`; and if it is a TIFF or BMP with a palette or fewer than 8 bits.
     """
-    _check(data, what, most_pixels)
+    _check(data, what, allow)
     palette, step = None, 1
-    if data.startswith(_PNG):
+    if data.startswith(PNG):
         data, palette, step = _indices_in_grey(data)
-    elif _has_palette_or_few_bits(data):
+    values = _decoded(data, cv2.IMREAD_UNCHANGED, what)
+    if _has_palette_or_few_bits(data):
         raise DataError(
             f'{what} has a palette or fewer than 8 bits, which are read of PNG alone: '
             'save it as PNG'
         )
-    values = _decoded(data, cv2.IMREAD_UNCHANGED, what)
     if values.ndim == 3:
         values = values[..., [2, 1, 0, 3][: values.shape[2]]]
     return Stored(values // step if step > 1 else values, palette)
@@ -114,19 +118,19 @@ def turned_shape(data: bytes) -> tuple[int, ...] | None:
     return None if picture is None else tuple(picture.shape[:2])
 
 
-def _check(data: bytes, what: str, most_pixels: int) -> None:
-    """Refuse what is cut off, before anything is allocated for it."""
+def _check(data: bytes, what: str, allow: Allow | None) -> None:
+    """Refuse what is cut off or not allowed, before anything is allocated for it."""
     if not data:
         raise DataError(f'{what} is empty')
-    compression = next((c for c in _COMPRESSIONS if data.startswith(c.magic)), None)
-    if compression is None:
-        return  # OpenCV's readers of the other kinds miss what is not there
-    size = compression.size(data)
+    # OpenCV's readers of other kinds miss what is not there.
+    size_of = next((f for magic, f in _SIZE_IF_WHOLE.items() if data.startswith(magic)), None)
+    if size_of is None:
+        return
+    size = size_of(data)
     if size is None:
         raise DataError(f'{what} is cut off or damaged')
-    width, height = size
-    if not 0 < width * height <= min(most_pixels, compression.max_pixels_a_byte * len(data)):
-        raise DataError(f'{what} tells of {width}x{height} pixels: not the picture of a camera')
+    if allow is not None:
+        allow(*size)
 
 
 def _decoded(data: bytes, flags: int, what: str) -> Any:
@@ -135,13 +139,12 @@ def _decoded(data: bytes, flags: int, what: str) -> Any:
     except cv2.error:
         picture = None
     if picture is None:
-        raise DataError(f'{what} cannot be read as a picture: it is damaged or of another kind')
+        raise DataError(f'{what} cannot be decoded')
     if picture.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{what} has values of type {picture.dtype}: wanted 8 or 16 bits')
     return picture
 
 
-_PNG = b'\x89PNG\r\n\x1a\n'
 _PNG_GREY, _PNG_PALETTE = 0, 3
 _JPEG_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = 0xDA, b'\xff\xd9'
@@ -196,7 +199,7 @@ class _Chunk(NamedTuple):
 def _png_chunks(data: bytes) -> list[_Chunk]:
     """Return the chunks of a PNG up to its end, or to one that is cut off or changed."""
     chunks = []
-    at, kind = len(_PNG), b''
+    at, kind = len(PNG), b''
     while at + 12 <= len(data) and kind != b'IEND':
         kind, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(data[at : at + 4], 'big')
         checksum = int.from_bytes(data[end : end + 4], 'big')
@@ -220,7 +223,7 @@ def _indices_in_grey(png: bytes) -> tuple[bytes, Image | None, int]:
         return png, None, step
     body = header.body[:9] + bytes((_PNG_GREY,)) + header.body[10:]
     checksum = zlib.crc32(header.kind + body).to_bytes(4, 'big')
-    grey = [_PNG, header.whole[:8], body, checksum]
+    grey = [PNG, header.whole[:8], body, checksum]
     grey += [chunk.whole for chunk in chunks if chunk.kind in (b'IDAT', b'IEND')]
     palette = b''.join(chunk.body for chunk in chunks if chunk.kind == b'PLTE')
     return b''.join(grey), np.frombuffer(palette, np.uint8).reshape(-1, 3), step
@@ -262,17 +265,7 @@ _TIFF_BITS, _TIFF_KIND, _TIFF_CHANNELS = 258, 262, 277
 _TIFF_NOT_AS_STORED = (0, 3)  # white is 0, palette
 
 
-class _Compression(NamedTuple):
-    """A file format: its first bytes, its (width, height) if whole, how dense it can be."""
-
-    magic: bytes
-    size: Callable[[bytes], tuple[int, int] | None]
-    max_pixels_a_byte: int
-
-
-# The densest there is: a JPEG of one colour spends 6 bits on 16x16 pixels, deflate turns 1032
-# bytes of a PNG into one, and a byte holds 8 pixels of a mask of 1 bit.
-_COMPRESSIONS = (
-    _Compression(b'\xff\xd8', _jpeg_size, 512),
-    _Compression(_PNG, _png_size, 8 * 1032),
-)
+_SIZE_IF_WHOLE: dict[bytes, Callable[[bytes], tuple[int, int] | None]] = {
+    JPEG: _jpeg_size,
+    PNG: _png_size,
+}

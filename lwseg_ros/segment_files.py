@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,18 +17,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lwseg_ros import pictures
 from lwseg_ros.bags.files import BAG_SUFFIXES, is_bag
 from lwseg_ros.errors import DataError, FrameError, LwsegError
-from lwseg_ros.files import write_atomically, write_json
-from lwseg_ros.image_messages import image_from_message
+from lwseg_ros.files import is_leftover, write_atomically, write_json
+from lwseg_ros.image_messages import ImageDecoder
 from lwseg_ros.inference.segmenter import Image, Segmentation, Segmenter
 from lwseg_ros.overlay import overlay
 from lwseg_ros.overlay_video import OverlayVideo
+from lwseg_ros.pictures import PICTURE_SUFFIXES, Depth
 
 if TYPE_CHECKING:
     from lwseg_ros.bags.images import BagImage
 
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 SUMMARY = 'segment.json'
 
@@ -85,12 +88,14 @@ def segment_files(
         TextColumn('{task.completed:.0f} done'),
         TimeRemainingColumn(),
     )
+    depths: defaultdict[Path, Depth] = defaultdict(Depth)
     try:
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task('segmenting', total=len(jobs))
             for job in jobs:
                 try:
-                    summary['inputs'].append(_segment(segmenter, job, options, progress))
+                    depth = depths[job.source.parent]
+                    summary['inputs'].append(_segment(segmenter, job, options, progress, depth))
                 except (DataError, FrameError) as error:
                     summary['failures'].append({'input': str(job.source), 'error': str(error)})
                 progress.advance(bar)
@@ -129,7 +134,8 @@ def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]
             found = [
                 path
                 for path in sorted(source.rglob('*'))
-                if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+                if path.suffix.lower() in (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+                and not is_leftover(path.relative_to(source))
             ]
             if not found:
                 raise DataError(f'folder {source} holds no images, no videos and no bag')
@@ -165,10 +171,10 @@ def _kind(path: Path) -> str:
         return 'bag'
     if suffix in VIDEO_SUFFIXES:
         return 'video'
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in PICTURE_SUFFIXES:
         return 'image'
     raise DataError(
-        f'{path} is neither an image ({", ".join(IMAGE_SUFFIXES)}) nor a video '
+        f'{path} is neither an image ({", ".join(PICTURE_SUFFIXES)}) nor a video '
         f'({", ".join(VIDEO_SUFFIXES)}) nor a bag ({", ".join(BAG_SUFFIXES)})'
     )
 
@@ -187,10 +193,10 @@ def _outputs(stem: Path, options: FileOptions) -> dict[str, Path]:
 
 
 def _segment(
-    segmenter: Segmenter, job: _Job, options: FileOptions, progress: Progress
+    segmenter: Segmenter, job: _Job, options: FileOptions, progress: Progress, depth: Depth
 ) -> dict[str, Any]:
     if job.kind == 'image':
-        image = _read_image(job.source)
+        image = _read_image(job.source, depth)
         started = time.perf_counter()
         result = segmenter(image)
         elapsed = time.perf_counter() - started
@@ -272,7 +278,8 @@ def _open_frames(job: _Job, options: FileOptions) -> Iterator[_Frames]:
         from lwseg_ros.bags.images import BagImages
 
         bag = BagImages(job.source, options.topic)
-        yield _Frames(bag, _bag_image, len(bag), bag.rate_hz, bag.recording.damage)
+        decode = partial(_bag_image, ImageDecoder())
+        yield _Frames(bag, decode, len(bag), bag.rate_hz, bag.recording.damage)
         return
     capture = cv2.VideoCapture(str(job.source))
     try:
@@ -298,21 +305,14 @@ def _video_frames(capture: cv2.VideoCapture) -> Iterator[Any]:
         yield frame
 
 
-def _bag_image(entry: BagImage) -> Image:
+def _bag_image(decoder: ImageDecoder, entry: BagImage) -> Image:
     if entry.message is None:
         raise FrameError(entry.error)
-    return image_from_message(entry.message)
+    return decoder.decode(entry.message)
 
 
-def _read_image(path: Path) -> Image:
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(f'image {path} cannot be read: {error.strerror}') from None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise DataError(f'image {path} is empty, damaged or of an unknown format')
-    return _rgb(image)
+def _read_image(path: Path, depth: Depth) -> Image:
+    return pictures.rgb(pictures.read_file(path), f'image {path}', depth)
 
 
 def _write(

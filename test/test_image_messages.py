@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lwseg_ros.errors import FrameError
-from lwseg_ros.image_messages import ENCODINGS, image_from_message
+from lwseg_ros.image_messages import ENCODINGS, ImageDecoder, image_from_message
 
 HEIGHT, WIDTH = 48, 64
 
@@ -74,8 +74,10 @@ def _flat(pixels):
     return np.ascontiguousarray(pixels).reshape(len(pixels), -1)
 
 
-def _sixteen_bits(rgb, order):
-    return _flat((_gray(rgb) * 257).astype(order + 'u2')).view(np.uint8)
+def _sixteen_bits(values, order='<', bits=16):
+    """Return values 0..255 stretched to `bits` bits, as bytes of 16-bit numbers."""
+    stretched = np.round(values.astype(float) * ((1 << bits) - 1) / 255)
+    return _flat(stretched.astype(order + 'u2')).view(np.uint8)
 
 
 def _grey_rgb(rgb):
@@ -91,8 +93,8 @@ BUILDERS = {
     '8UC1': lambda rgb: _gray(rgb).astype(np.uint8),
     '8UC3': lambda rgb: _flat(rgb[..., ::-1]),
     '8UC4': lambda rgb: _flat(_with_alpha(rgb[..., ::-1])),
-    'mono16': lambda rgb: _sixteen_bits(rgb, '<'),
-    '16UC1': lambda rgb: _sixteen_bits(rgb, '<'),
+    'mono16': lambda rgb: _sixteen_bits(_gray(rgb)),
+    '16UC1': lambda rgb: _sixteen_bits(_gray(rgb)),
     'yuv422': lambda rgb: _packed_422(rgb, 'u0v1'),
     'uyvy': lambda rgb: _packed_422(rgb, 'u0v1'),
     'yuv422_yuy2': lambda rgb: _packed_422(rgb, '0u1v'),
@@ -128,8 +130,30 @@ def test_encoding(encoding, padding):
 
 def test_big_endian_sixteen_bits():
     rgb = _scene()
-    message = _message(_sixteen_bits(rgb, '>'), 'mono16', padding=3, changes={'is_bigendian': 1})
+    pixels = _sixteen_bits(_gray(rgb), '>')
+    message = _message(pixels, 'mono16', padding=3, changes={'is_bigendian': 1})
     assert np.array_equal(image_from_message(message), _grey_rgb(rgb))
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14, 16])
+def test_fewer_bits_in_sixteen_are_stretched_by_their_depth(bits):
+    rgb = _scene()
+    message = _message(_sixteen_bits(_gray(rgb), bits=bits), 'mono16')
+    assert np.array_equal(image_from_message(message), _grey_rgb(rgb))
+
+
+def test_the_depth_of_a_stream_never_falls():
+    """A range taken anew from each frame would flicker: a dark frame stays dark."""
+    rgb = _scene()
+    decoder, other = ImageDecoder(), ImageDecoder()
+    bright, dark = (
+        _message(_sixteen_bits(_gray(rgb) // divisor, bits=12), 'mono16') for divisor in (1, 8)
+    )
+    first = decoder.decode(dark)
+    assert np.array_equal(decoder.decode(bright), _grey_rgb(rgb))
+    assert np.array_equal(decoder.decode(dark), _grey_rgb(rgb) // 8)
+    assert decoder.decode(dark).max() < first.max()
+    assert np.array_equal(other.decode(dark), first)  # another camera's stream
 
 
 def test_rgb8_is_not_copied():
@@ -191,6 +215,55 @@ def test_jpeg():
     rgb = _scene()
     image = image_from_message(_compressed('.jpg', rgb, cv2.IMWRITE_JPEG_QUALITY, 98))
     assert np.abs(image.astype(int) - rgb).max() <= 8
+
+
+def _stored(format_, values, *parameters):
+    """Return a compressed message of values [H, W], as image_transport makes it."""
+    extension = '.jpg' if 'jpeg' in format_ else '.png'
+    _, data = cv2.imencode(extension, values, parameters)
+    return SimpleNamespace(format=format_, data=data.tobytes())
+
+
+@pytest.mark.parametrize('compression', ['; jpeg compressed ', ';jpeg', '; png compressed bgr8'])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_a_compressed_mosaic_is_debayered(pattern, compression):
+    rgb = _scene()
+    format_ = f'bayer_{pattern}8{compression}'
+    quality = (cv2.IMWRITE_JPEG_QUALITY, 100) if 'jpeg' in compression else ()
+    image = image_from_message(_stored(format_, _mosaic(rgb, pattern), *quality))
+    assert np.abs(image.astype(int) - rgb)[2:-2, 2:-2].max() <= 12
+
+
+@pytest.mark.parametrize('original', ['bayer_rggb8', 'bayer_rggb16', 'mono8', 'rgb8', ''])
+def test_what_the_publisher_has_converted_is_not_converted_again(original):
+    rgb = _scene()
+    grey = _gray(rgb).astype(np.uint8)
+    message = _stored(f'{original}; png compressed mono8', grey)
+    assert np.array_equal(image_from_message(message), _grey_rgb(rgb))
+    message = _stored(f'{original}; png compressed bgr8', rgb[..., ::-1])
+    assert np.array_equal(image_from_message(message), rgb)
+
+
+@pytest.mark.parametrize('bits', [12, 16])
+@pytest.mark.parametrize('format_', ['mono16; png compressed ', 'png', '16UC1; png compressed'])
+def test_sixteen_bits_in_png_are_stretched_by_their_depth(format_, bits):
+    rgb = _scene()
+    values = _sixteen_bits(_gray(rgb), bits=bits).view('<u2').reshape(HEIGHT, WIDTH)
+    assert np.array_equal(image_from_message(_stored(format_, values)), _grey_rgb(rgb))
+    colours = _sixteen_bits(rgb[..., ::-1], bits=bits).view('<u2').reshape(HEIGHT, WIDTH, 3)
+    image = image_from_message(_stored('rgb16; png compressed bgr16', colours))
+    assert np.array_equal(image, rgb)
+    mosaic = _sixteen_bits(_mosaic(rgb, 'grbg'), bits=bits).view('<u2').reshape(HEIGHT, WIDTH)
+    image = image_from_message(_stored('bayer_grbg16; png compressed ', mosaic))
+    assert np.abs(image.astype(int) - rgb)[2:-2, 2:-2].max() <= 9
+
+
+def test_twelve_bits_in_a_jpeg_of_the_upper_eight_are_not_black():
+    grey = _gray(_scene())
+    upper = (grey * 4095 / 255).astype(np.uint16) // 256
+    format_ = 'mono16; jpeg compressed mono8'
+    image = image_from_message(_stored(format_, upper, cv2.IMWRITE_JPEG_QUALITY, 100))
+    assert np.abs(image[..., 0] - grey).mean() < 12  # one of 16 steps
 
 
 def test_progressive_jpeg_with_padding_behind_its_end():

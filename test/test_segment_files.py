@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from paths_for_tests import shared
+from pictures_for_tests import with_orientation
 
 from lwseg_ros import LabelSpace, Segmentation, Segmenter
 from lwseg_ros.errors import DataError, LwsegError
@@ -145,6 +146,44 @@ def test_unreadable_files_are_counted_and_the_others_done(
     ]
     summary = json.loads((out / 'segment.json').read_text())
     assert len(summary['failures']) == 3
+
+
+def test_what_a_file_promises_is_there_or_it_is_refused_by_name(
+    segmenter: Segmenter, folder: Path, tmp_path: Path
+) -> None:
+    jpeg = folder / 'left' / 'b.jpg'
+    jpeg.write_bytes(jpeg.read_bytes()[: jpeg.stat().st_size // 2])
+    with pytest.raises(DataError, match=r'1 of 2 inputs .*b\.jpg is cut off or damaged'):
+        segment_files(segmenter, [folder], tmp_path / 'out')
+
+
+def test_what_systems_leave_in_a_folder_is_passed_over(
+    segmenter: Segmenter, folder: Path, tmp_path: Path
+) -> None:
+    (folder / '._a.png').write_bytes(bytes(100))
+    (folder / '.ipynb_checkpoints').mkdir()
+    cv2.imwrite(str(folder / '.ipynb_checkpoints' / 'a-checkpoint.png'), picture())
+    summary = segment_files(segmenter, [folder], tmp_path / 'out')
+    names = [Path(entry['input']).name for entry in summary['inputs']]
+    assert sorted(names) == ['a.png', 'b.jpg']
+
+
+def test_images_are_labelled_as_they_are_stored(
+    segmenter: Segmenter, folder: Path, tmp_path: Path
+) -> None:
+    """EXIF turns nothing, and 12 bits in 16 are not black, in a dark image neither."""
+    jpeg = (folder / 'left' / 'b.jpg').read_bytes()
+    (folder / 'left' / 'turned.jpg').write_bytes(with_orientation(jpeg, 6))
+    for name, image in (('a', picture(0)), ('b', picture(0) // 2)):
+        cv2.imwrite(str(folder / f'{name}.png'), image)
+        (folder / 'deep').mkdir(exist_ok=True)
+        deep = np.round(image.astype(float) * 4095 / 255).astype(np.uint16)
+        cv2.imwrite(str(folder / 'deep' / f'{name}.png'), deep)
+    out = tmp_path / 'out'
+    segment_files(segmenter, [folder], out, FileOptions(overlay=False))
+    for one, twin in (('left/turned', 'left/b'), ('deep/a', 'a'), ('deep/b', 'b')):
+        labels = [cv2.imread(str(out / f'{name}.png'), -1) for name in (one, twin)]
+        np.testing.assert_array_equal(*labels)
 
 
 def test_wrong_inputs_stop_before_anything_is_written(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rclpy.lifecycle import LifecycleNode
 
 from lwseg_ros.drivable.mask import DrivableArea
+from lwseg_ros.image_messages import ImageDecoder
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.ros.camera_input import CameraInput, Frame, FrameCounts
 from lwseg_ros.ros.frame_age import FrameAges
@@ -27,6 +28,7 @@ class Camera:
         self.prefix = f'{name}/' if name else ''
         self.input: CameraInput | None = None
         self.outputs: Outputs | None = None
+        self.decoder = ImageDecoder()
         self.drivable_area = DrivableArea()
         self.ages = FrameAges(node.get_clock())
         self.counts = FrameCounts()

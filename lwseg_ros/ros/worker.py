@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 
 from lwseg_ros.errors import FrameError, LwsegError
-from lwseg_ros.image_messages import image_from_message
 from lwseg_ros.inference.segmenter import Segmentation, Segmenter
 from lwseg_ros.ros.camera import Camera
 from lwseg_ros.ros.camera_input import Frame
@@ -104,7 +103,7 @@ class Worker:
                 f'frame dropped: it is {age_ms:.0f} ms old, input.max_age_ms is {max_age_ms:g}'
             )
             raise _DroppedError('too old')
-        image = image_from_message(frame.message)
+        image = camera.decoder.decode(frame.message)
         times.end('decode')
         return _DecodedFrame(camera, header, image, times)
 

@@ -1,11 +1,9 @@
 """Label pictures in whatever people store them: the same ids as from one channel of 8 bits."""
 
-import struct
-import zlib
-
 import cv2
 import numpy as np
 import pytest
+from pictures_for_tests import VOC_PALETTE, png
 
 from lwseg_ros.datasets.dataset import read_labels
 from lwseg_ros.datasets.label_values import AS_IDS, Coding, coding_of, ids_of
@@ -24,15 +22,6 @@ SPACE = LabelSpace.from_dict(
 )
 CODING = coding_of(SPACE)
 IDS = np.array([[0, 1, 3, 255, 1], [3, 3, 0, 1, 255], [0, 1, 1, 3, 0]], np.uint8)
-
-VOC_PALETTE = np.array(
-    [
-        [sum((i >> 3 * k + channel & 1) << 7 - k for k in range(3)) for channel in range(3)]
-        for i in range(256)
-    ],
-    np.uint8,
-)
-"""The colour map of PASCAL VOC, which many tools write into every palette."""
 
 
 def in_colors(ids):
@@ -74,30 +63,10 @@ def test_every_form_gives_the_same_ids(form):
     np.testing.assert_array_equal(ids, IDS)
 
 
-def write_png(path, values, bits, palette=None):
-    """Write a PNG of one channel of 1 to 16 bits, or of a palette's indices."""
-    rows = np.unpackbits(values[..., None].astype('>u2').view(np.uint8), axis=-1)[..., -bits:]
-    lines = b''.join(b'\0' + np.packbits(row.reshape(-1)).tobytes() for row in rows)
-    height, width = values.shape
-    kind = 0 if palette is None else 3
-    chunks = [(b'IHDR', struct.pack('>IIBBBBB', width, height, bits, kind, 0, 0, 0))]
-    if palette is not None:
-        chunks += [(b'PLTE', palette.tobytes()), (b'tRNS', bytes(len(palette)))]
-    packed = zlib.compress(lines)
-    chunks += [(b'IDAT', packed[:5]), (b'IDAT', packed[5:]), (b'IEND', b'')]
-    path.write_bytes(
-        b'\x89PNG\r\n\x1a\n'
-        + b''.join(
-            struct.pack('>I', len(body)) + name + body + struct.pack('>I', zlib.crc32(name + body))
-            for name, body in chunks
-        )
-    )
-
-
 @pytest.mark.parametrize('bits', [1, 2, 4, 8, 16])
 def test_few_bits_are_what_is_stored(bits, tmp_path):
     ids = IDS if bits >= 8 else IDS & (1 << bits) - 1
-    write_png(tmp_path / 'a.png', ids, bits)
+    (tmp_path / 'a.png').write_bytes(png(ids, bits))
     np.testing.assert_array_equal(read_labels(tmp_path / 'a.png', AS_IDS), ids)
 
 
@@ -105,16 +74,16 @@ def test_few_bits_are_what_is_stored(bits, tmp_path):
 def test_a_palette_in_the_colours_of_the_space_is_read_by_them(bits, tmp_path):
     palette = np.array([(70, 70, 70), (0, 0, 0), (128, 64, 128), (107, 142, 35)], np.uint8)
     index = np.select([IDS == 3, IDS == 255, IDS == 0], [0, 1, 2], 3).astype(np.uint8)
-    write_png(tmp_path / 'a.png', index, bits, palette)
+    (tmp_path / 'a.png').write_bytes(png(index, bits, palette))
     np.testing.assert_array_equal(read_labels(tmp_path / 'a.png', CODING), IDS)
 
 
 @pytest.mark.parametrize('coding', [CODING, AS_IDS, Coding(CODING.ids)])
 def test_a_palette_of_others_is_read_by_its_indices(coding, tmp_path):
-    write_png(tmp_path / 'a.png', IDS, 8, VOC_PALETTE)
+    (tmp_path / 'a.png').write_bytes(png(IDS, 8, VOC_PALETTE))
     np.testing.assert_array_equal(read_labels(tmp_path / 'a.png', coding), IDS)
     few = IDS[:, :3] & 1
-    write_png(tmp_path / 'b.png', few, 1, np.array([(0, 0, 0), (255, 255, 255)], np.uint8))
+    (tmp_path / 'b.png').write_bytes(png(few, 1, np.array([(0, 0, 0), (255, 255, 255)], np.uint8)))
     np.testing.assert_array_equal(read_labels(tmp_path / 'b.png', coding), few)
 
 
