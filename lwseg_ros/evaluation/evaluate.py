@@ -17,6 +17,7 @@ import numpy.typing as npt
 from lwseg_ros.datasets.dataset import LabelledImages, Pair, read_pair
 from lwseg_ros.evaluation.boundary import TOLERANCE, BoundaryCounts
 from lwseg_ros.evaluation.calibration import Calibration
+from lwseg_ros.evaluation.common_space import common_space
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
@@ -100,22 +101,17 @@ class Accuracy:
 
 
 class Comparison:
-    """Compares predictions in one label space with truth in another.
+    """Compares predictions in one label space with truth in another, in their `common_space`.
 
-    In the model's space where each true class has one counterpart there; else the truth is
-    coarser, and predictions are remapped to its space. DataError if neither space maps one to one
-    to the other.
+    A prediction without a counterpart there is wrong wherever truth has a class; a true class
+    without one is unlabelled. DataError as `common_space` has it.
     """
 
     def __init__(self, model_space: LabelSpace, truth_space: LabelSpace) -> None:
-        identity = np.arange(256, dtype=np.uint8)
-        self._truth_table = self._prediction_table = identity
-        if truth_space.maps_one_to_one(model_space):
-            self.space = model_space
-            self._truth_table = truth_space.lookup_table(model_space)
-        else:
-            self.space = truth_space
-            self._prediction_table = model_space.lookup_table(truth_space)
+        self.space = common_space(model_space, truth_space)
+        self._sides = {'truth': truth_space, 'model': model_space}
+        self._truth_table = truth_space.lookup_table(self.space)
+        self._prediction_table = model_space.lookup_table(self.space)
         self.accuracy = Accuracy(self.space)
 
     def in_common_space(self, truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
@@ -142,8 +138,22 @@ class Comparison:
         return one.figures()
 
     def result(self) -> dict[str, Any]:
-        """Return the metrics over all images as JSON-able figures; None where undefined."""
-        return self.accuracy.result()
+        """Return the metrics over all images as JSON-able figures; None where undefined.
+
+        Where classes were joined, `classes` has those of truth and model by the joined name, and
+        `note` says so in words.
+        """
+        result = self.accuracy.result()
+        if self.space in self._sides.values():
+            return result
+        classes = {
+            name: {
+                side: list(self.space.mappings[space.name][name])
+                for side, space in self._sides.items()
+            }
+            for name in self.space.names
+        }
+        return {**result, 'classes': classes, 'note': self.space.description}
 
 
 def evaluate(

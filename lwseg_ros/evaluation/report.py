@@ -18,7 +18,8 @@ FIGURES = (
 def print_report(result: dict[str, Any], heading: str, console: Console) -> None:
     """Print the figures, those of each class, and the worst images of a result of `evaluate`.
 
-    `result` has the list `worst` too (see `worst_images`).
+    Which classes were joined is said below them. `result` has the list `worst` too (see
+    `worst_images`).
     """
     figures = Table('figure', _right('value'), title=escape(heading), title_justify='left')
     for name in FIGURES:
@@ -33,6 +34,8 @@ def print_report(result: dict[str, Any], heading: str, console: Console) -> None
     for table in (figures, classes, worst):
         if table.row_count:
             console.print(table)
+    if 'note' in result:
+        console.print(result['note'], highlight=False, markup=False)
 
 
 def _right(name: str) -> Column:

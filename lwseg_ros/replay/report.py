@@ -108,7 +108,7 @@ def _content(
         'block_seconds': f'{result["configuration"]["block_seconds"]:g}',
         'looks': _looks(folder, result),
         'legends': _legends(result),
-        'space': (result['comparison_space'] or {}).get('name'),
+        'space': result['comparison_space'],
         'classes': _classes(result),
         'confusion': _confusion(result),
         'troubles': _troubles(result),

@@ -25,14 +25,15 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from lwseg_ros.errors import DataError, LwsegError
+from lwseg_ros.evaluation.common_space import common_space
 from lwseg_ros.files import write_json
 from lwseg_ros.inference.model_source import find_model
-from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.replay.checks import Check, Condition, check, parse_conditions
 from lwseg_ros.replay.figures import merge
 from lwseg_ros.replay.fleet import Task, run_here, run_in_processes, run_on_ray
 from lwseg_ros.replay.result import RESULT, Failure, Figure, Result
 from lwseg_ros.replay.settings import Settings
+from lwseg_ros.replay.truth import truth_space
 
 LIVE, CHECKS = 'live.json', 'checks.json'
 
@@ -125,9 +126,9 @@ def bag_names(bags: Sequence[Path]) -> list[str]:
 
 def _prepare(settings: Settings, options: RunOptions) -> list[Condition]:
     """Return the conditions; LwsegError now for what would else fail after a long evaluation."""
-    spaces = [find_model(settings.model).info.label_space]
-    if settings.truth_space is not None:
-        spaces.append(LabelSpace.load(settings.truth_space))
+    model = find_model(settings.model).info.label_space
+    truth = truth_space(settings.truth_space, settings.truth_folder, model)
+    spaces = (model, truth, common_space(model, truth))
     classes = dict.fromkeys(name for space in spaces for name in space.names)
     conditions = parse_conditions(options.fail_if, list(classes), options.live_rate is not None)
     if options.report:
@@ -278,6 +279,9 @@ def print_result(result: Result, console: Console) -> None:
     for table in (figures, classes):
         if table.row_count:
             console.print(table)
+    space = result['comparison_space']
+    if space is not None and space['name'] != result['label_space']['name']:
+        console.print(f'{space["name"]}: {space["description"]}', highlight=False, markup=False)
     for bag in result['bags']:
         broken = sum(topic['broken'] for topic in bag['topics'])
         notes = [bag['damage']] if bag['damage'] else []
