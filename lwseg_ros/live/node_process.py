@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from lwseg_ros.errors import LwsegError
+from lwseg_ros.ros.stop_signals import ENDS_WITH_STDIN
 
 STOP_TIMEOUT_S = 5.0
 
@@ -32,7 +33,10 @@ class Usage(NamedTuple):
 
 
 class NodeProcess:
-    """The segmentation node as a user starts it; a context manager that leaves no process."""
+    """The segmentation node as a user starts it; a context manager that leaves no process.
+
+    Nor does it if this process is killed: the node's standard input ends then.
+    """
 
     def __init__(self, log: Path, arguments: list[str], domain_id: int) -> None:
         self._log = log
@@ -42,13 +46,14 @@ class NodeProcess:
             'ROS_DOMAIN_ID': str(domain_id),
             'PYTHONPATH': os.pathsep.join(filter(None, parents)),
             'RCUTILS_COLORIZED_OUTPUT': '0',
+            ENDS_WITH_STDIN: '1',
         }
         command = [sys.executable, '-m', 'lwseg_ros.ros.node', '--ros-args', *arguments]
         with log.open('wb') as file:
             # In a session of its own, Ctrl-C reaches only this process, which stops the node.
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -103,6 +108,8 @@ class NodeProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def own_domain_id() -> int:

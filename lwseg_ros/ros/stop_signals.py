@@ -1,8 +1,12 @@
-"""End the process within a second of SIGINT, SIGTERM or SIGHUP, whatever it is doing."""
+"""End the process within a second of SIGINT, SIGTERM or SIGHUP, whatever it is doing.
+
+Or of the end of the command that started it and holds the other end of its standard input.
+"""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -13,6 +17,10 @@ from types import TracebackType
 GRACE_S = 0.6
 CLEAN_UP_S = 0.3
 
+ENDS_WITH_STDIN = 'LWSEG_ENDS_WITH_STDIN'
+"""Set in the environment of a node whose standard input ends when it is to end, however killed
+who started it: a terminal, /dev/null or nothing at all is no reason for others to end."""
+
 
 class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGHUP call `stop` from a thread of their own.
@@ -22,6 +30,8 @@ class StopSignals:
     Python runs signal handlers in the main thread only, which may sit in a library for seconds
     (building or running a model). A process that has not left the context after the grace period
     is ended hard, after `clean_up` in another thread, with exit status 0: it was asked to stop.
+
+    The end of standard input is such a signal, too, if the environment has `ENDS_WITH_STDIN`.
     """
 
     def __init__(self, stop: Callable[[], None], clean_up: Callable[[], None]) -> None:
@@ -57,7 +67,9 @@ class StopSignals:
         self._reader.close()
 
     def _watch(self) -> None:
-        if not self._reader.recv(1):
+        stdin = [sys.stdin] if ENDS_WITH_STDIN in os.environ else []
+        ready, _, _ = select.select([self._reader, *stdin], [], [])
+        if self._reader in ready and not self._reader.recv(1):
             return
         self._stop()
         if not self._left.wait(GRACE_S):
