@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event
@@ -70,6 +71,8 @@ def run_in_processes(
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
     stop = Event()
     # Processes inherit what their thread blocks: Ctrl-C in the terminal reaches this one alone.
+    # The tracker comes first, as Python up to 3.12 unblocks Ctrl-C in the thread that starts it.
+    resource_tracker.ensure_running()
     with ThreadPoolExecutor(workers, initializer=_block_ctrl_c) as pool:
         try:
             running: dict[Future[Answer | None], Task] = {}

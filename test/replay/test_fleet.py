@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -135,14 +136,12 @@ def test_a_model_that_cannot_be_used_ends_it_all(
     assert not (tmp_path / 'out' / 'result.json').exists()
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize('jobs', [1, 2])
-def test_ctrl_c_leaves_a_result_of_what_was_done(
-    jobs: int, tmp_path: Path, settings: Settings
-) -> None:
-    bags = [write_ros2(tmp_path / f'long{i}', camera_rows(1500)) for i in range(2)]
+@contextlib.contextmanager
+def evaluating(out: Path, settings: Settings, jobs: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a `lwseg bag evaluate` of two long bags, in a session of its own, that has begun."""
+    bags = [write_ros2(out / f'long{i}', camera_rows(1500)) for i in range(2)]
     command = [sys.executable, '-m', 'lwseg_ros.cli', 'bag', 'evaluate', *map(str, bags)]
-    command += ['--out', str(tmp_path / 'out'), '--model', settings.model, '--jobs', str(jobs)]
+    command += ['--out', str(out / 'out'), '--model', settings.model, '--jobs', str(jobs)]
     command += ['--no-report', '--no-mcap', '--no-video']
     process = subprocess.Popen(
         command,
@@ -153,21 +152,55 @@ def test_ctrl_c_leaves_a_result_of_what_was_done(
     )
     try:
         deadline = time.monotonic() + 60
-        frames = tmp_path / 'out' / '.long0.part' / 'frames.jsonl'
+        frames = out / 'out' / '.long0.part' / 'frames.jsonl'
         while not frames.exists() or not frames.stat().st_size:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        yield process
     finally:
         process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize('jobs', [1, 2])
+def test_ctrl_c_leaves_a_result_of_what_was_done(
+    jobs: int, tmp_path: Path, settings: Settings
+) -> None:
+    with evaluating(tmp_path, settings, jobs) as process:
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output.decode()
     assert b'Traceback' not in output
     result = json.loads((tmp_path / 'out' / 'result.json').read_text())
     assert result['interrupted']
     assert 0 < result['overall']['frames'] < 3000
     assert not list((tmp_path / 'out').glob('.*'))
+
+
+def hears_ctrl_c(pid: int) -> bool:
+    """Return whether SIGINT would reach a process, which neither blocks nor ignores it."""
+    lines = Path('/proc', str(pid), 'status').read_text().splitlines()
+    masks = dict(line.split(':\t') for line in lines if line.startswith(('SigBlk', 'SigIgn')))
+    return not any(int(mask, 16) >> (signal.SIGINT - 1) & 1 for mask in masks.values())
+
+
+def test_workers_do_not_hear_ctrl_c_and_end_with_a_command_that_is_killed(
+    tmp_path: Path, settings: Settings
+) -> None:
+    with evaluating(tmp_path, settings, jobs=2) as process:
+        tasks = Path('/proc', str(process.pid), 'task').glob('*/children')
+        children = [int(pid) for task in tasks for pid in task.read_text().split()]
+        assert len(children) >= 2
+        assert not any(hears_ctrl_c(pid) for pid in children)
+        workers = [os.pidfd_open(pid) for pid in children]
+        process.kill()
+        try:
+            for worker in workers:
+                assert select.select([worker], [], [], 30)[0], 'a worker outlives the command'
+        finally:
+            for worker in workers:
+                os.close(worker)
 
 
 @pytest.fixture
