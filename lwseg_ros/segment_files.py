@@ -105,9 +105,11 @@ def segment_files(
         write_json(out / SUMMARY, summary)
     failures = summary['failures']
     if failures:
+        others = f', the others are in {out}' if summary['inputs'] else ''
+        first = 'the first: ' if len(failures) > 1 else ''
         raise DataError(
-            f'{len(failures)} of {len(jobs)} inputs could not be segmented, the others are in '
-            f'{out}; the first: {failures[0]["error"]}'
+            f'{len(failures)} of {len(jobs)} inputs could not be segmented{others}; '
+            f'{first}{failures[0]["error"]}'
         )
     for entry in summary['inputs']:
         if entry.get('damage'):

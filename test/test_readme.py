@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from paths_for_tests import ROOT
 from test_borders import GROUND_FLOOR, MAY_IMPORT
+
+from lwseg_ros.image_messages import ENCODINGS
 
 README = ROOT / 'README.md'
 DOCS = ROOT / 'docs'
@@ -57,6 +60,16 @@ def reached() -> set[Path]:
 
 def test_readme_is_read_in_ten_minutes() -> None:
     assert len(README.read_text(encoding='utf-8').splitlines()) <= 160
+
+
+def test_readme_names_the_encodings_that_the_code_knows() -> None:
+    (row,) = re.findall(
+        r'^\| in \| `image` \|.*\| (.+); others .*\|$', prose(README), re.MULTILINE
+    )
+    listed = row.replace('\\', '').split()
+    found = {name: fnmatch.filter(ENCODINGS, name) for name in listed}
+    assert all(found.values()), found
+    assert sorted(each for names in found.values() for each in names) == sorted(ENCODINGS)
 
 
 def test_readme_leads_to_every_page() -> None:

@@ -135,7 +135,7 @@ def test_unreadable_files_are_counted_and_the_others_done(
     (folder / 'text.jpg').write_bytes(b'no picture')
     (folder / 'film.mp4').write_bytes(b'no film')
     out = tmp_path / 'out'
-    with pytest.raises(DataError, match=r'3 of 5 inputs .*empty\.png'):
+    with pytest.raises(DataError, match=r'3 of 5 inputs .* the others are in .*empty\.png'):
         segment_files(segmenter, [folder], out)
     assert files(out) == [
         'a.png',
@@ -184,6 +184,16 @@ def test_images_are_labelled_as_they_are_stored(
     for one, twin in (('left/turned', 'left/b'), ('deep/a', 'a'), ('deep/b', 'b')):
         labels = [cv2.imread(str(out / f'{name}.png'), -1) for name in (one, twin)]
         np.testing.assert_array_equal(*labels)
+
+
+def test_where_nothing_could_be_segmented_no_others_are_named(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    text = tmp_path / 'text.jpg'
+    text.write_bytes(b'no picture')
+    sentence = rf'^1 of 1 inputs could not be segmented; .*{text.name} is empty'
+    with pytest.raises(DataError, match=sentence):
+        segment_files(segmenter, [text], tmp_path / 'out')
 
 
 def test_wrong_inputs_stop_before_anything_is_written(
