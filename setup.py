@@ -108,7 +108,7 @@ setup(
     entry_points={
         'console_scripts': [
             'lwseg = lwseg_ros.cli:main',
-            'segmentation_node = lwseg_ros.ros.node:main',
+            'segmentation_node = lwseg_ros.ros:main',
         ],
     },
 )

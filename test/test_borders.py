@@ -18,6 +18,7 @@ PACKAGE = ROOT / 'lwseg_ros'
 # are what several commands leave behind.
 GROUND_FLOOR = (
     *('__version__', 'errors', 'files', 'share', 'plain_data', 'memory', 'transport'),
+    'interrupts',
     *('label_space', 'pictures', 'image_messages', 'overlay', 'overlay_video'),
 )
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
@@ -27,6 +28,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'share': ('errors',),
     'plain_data': ('errors',),
     'memory': (),
+    'interrupts': (),
     'transport': ('share',),
     'label_space': ('errors', 'share', 'plain_data'),
     'pictures': ('errors',),

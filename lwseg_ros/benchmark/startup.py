@@ -17,7 +17,10 @@ from lwseg_ros.benchmark.engines import Variant
 from lwseg_ros.errors import LwsegError
 
 REPEATS = 3
-IMPORTS = ('lwseg_ros', 'lwseg_ros.inference.segmenter', 'lwseg_ros.cli', 'lwseg_ros.ros.node')
+IMPORTS = (
+    *('lwseg_ros', 'lwseg_ros.inference.segmenter', 'lwseg_ros.cli.commands'),
+    'lwseg_ros.ros.node',
+)
 HEAVY = ('torch', 'onnx', 'openvino', 'onnxruntime', 'matplotlib', 'rosbags', 'rclpy', 'cv2')
 
 _FIRST_LABELS = """
