@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lwseg_ros import pictures
 from lwseg_ros.errors import DataError, FrameError
-from lwseg_ros.pictures import Depth
+from lwseg_ros.pictures import Allow, Depth, Stored
 
 Image = NDArray[np.uint8]
 
@@ -90,6 +90,21 @@ MAX_COMPRESSED_PIXELS = 100_000_000
 _JPEG_PIXELS_A_BYTE, _PNG_PIXELS_A_BYTE = 512, 8 * 1032
 
 
+_RGB, _BGR_ORDER, _RGBA, _BGRA_ORDER = (0, 1, 2), (2, 1, 0), (0, 1, 2, 3), (2, 1, 0, 3)
+NUMBERS: dict[str, tuple[str, tuple[int, ...]]] = {
+    **dict.fromkeys(('mono8', '8UC1', '8SC1'), ('u1', (0,))),
+    **dict.fromkeys(('mono16', '16UC1'), ('u2', (0,))),
+    **{'16SC1': ('i2', (0,)), '32SC1': ('i4', (0,))},
+    **{'rgb8': ('u1', _RGB), 'rgba8': ('u1', _RGBA)},
+    **dict.fromkeys(('bgr8', '8UC3'), ('u1', _BGR_ORDER)),
+    **dict.fromkeys(('bgra8', '8UC4'), ('u1', _BGRA_ORDER)),
+}
+"""The encodings that hold whole numbers: of what type, and where red, green, blue, alpha lie.
+
+A signed byte is taken for an id like any other: its -1 is 255, unlabelled.
+"""
+
+
 class ImageDecoder:
     """Decodes the messages of one stream.
 
@@ -113,6 +128,30 @@ class ImageDecoder:
 def image_from_message(msg: Any) -> Image:
     """Return the picture of a message that belongs to no stream (see `ImageDecoder.decode`)."""
     return ImageDecoder().decode(msg)
+
+
+def stored_from_message(msg: Any) -> Stored:
+    """Return the numbers of a message as they are, as those of a label image.
+
+    As `pictures.stored` has them, and int16 and int32 too. FrameError names the field that is
+    wrong; a JPEG is refused, which changes the numbers.
+    """
+    if not hasattr(msg, 'encoding'):
+        data, about, allow = _compressed(msg)
+        if data.startswith(pictures.JPEG):
+            raise FrameError(f'{about} is a JPEG, which changes labels: send PNG or raw images')
+        try:
+            return pictures.stored(data, about, allow)
+        except DataError as error:
+            raise FrameError(str(error)) from None
+    if msg.encoding not in NUMBERS:
+        raise FrameError(f'encoding is {msg.encoding!r}: labels are {", ".join(NUMBERS)}')
+    kind, order = NUMBERS[msg.encoding]
+    bits = 8 * np.dtype(kind).itemsize
+    pixels = _pixels(msg, Encoding(len(order), lambda pixels: pixels, bits=bits))
+    values = np.ascontiguousarray(pixels).view(('>' if msg.is_bigendian else '<') + kind)
+    values = values[..., order[0]] if len(order) == 1 else values[..., order]
+    return Stored(values.astype(kind, copy=False))
 
 
 def _raw_image(msg: Any, depth: Depth) -> Image:
@@ -189,7 +228,8 @@ def _cv_bridge_image(msg: Any) -> Image:
     return rgb
 
 
-def _compressed_image(msg: Any, depth: Depth) -> Image:
+def _compressed(msg: Any) -> tuple[bytes, str, Allow]:
+    """Return the data of a CompressedImage, what to call it, and what refuses absurd sizes."""
     data = bytes(msg.data)
     about = f'data ({len(data)} bytes, format {msg.format!r})'
     if not data.startswith((pictures.JPEG, pictures.PNG)):
@@ -203,6 +243,11 @@ def _compressed_image(msg: Any, depth: Depth) -> Image:
                 f'data tells of {width}x{height} pixels in {len(data)} bytes: not a camera image'
             )
 
+    return data, about, allow
+
+
+def _compressed_image(msg: Any, depth: Depth) -> Image:
+    data, about, allow = _compressed(msg)
     encoding = _inner_encoding(msg.format)
     try:
         if encoding is None:

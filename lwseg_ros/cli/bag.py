@@ -37,7 +37,7 @@ def bag_evaluate(
     truth_topic: Annotated[
         list[str] | None,
         typer.Option(
-            help='Label topic with ids, mono8 or mono16; IMAGE_TOPIC=LABEL_TOPIC for several.'
+            help='Label topic of ids or of colours; IMAGE_TOPIC=LABEL_TOPIC for several.'
         ),
     ] = None,
     truth_folder: Annotated[

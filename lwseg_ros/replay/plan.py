@@ -139,7 +139,7 @@ def _truth_finder(
     def find(topic: str, numbers: Numbers, stamps: Numbers) -> Truth | None:
         label_topic = labels.get(topic, labels.get(''))
         if label_topic is not None:
-            return topic_truth(recording, label_topic, numbers, stamps, tolerance_ns)
+            return topic_truth(recording, label_topic, space, numbers, stamps, tolerance_ns)
         if settings.truth_folder is not None:
             folder = truth_folder(settings.truth_folder, bag, topic, topics)
             return folder_truth(folder, space, numbers, stamps, tolerance_ns)

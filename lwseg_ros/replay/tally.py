@@ -67,7 +67,10 @@ class Tally:
             )
 
     def result(self, models: Models, interrupted: bool, not_copied: list[str]) -> Result:
-        """Return the result; DataError if the evaluation has come to its end without a frame."""
+        """Return the result; DataError if no frame, or nothing of a camera's truth, could be used.
+
+        Of an interrupted evaluation, whatever there is.
+        """
         plan, space = self._plan, self._space
         if not self.frames and not interrupted:
             raise DataError(
@@ -77,6 +80,8 @@ class Tally:
         blocks: list[Block] = [
             block for builder in self.blocks.values() for block in builder.finish()
         ]
+        if not interrupted:
+            self._check_truth(blocks)
         overall = part(blocks, space)
         return Result(
             format=FORMAT,
@@ -94,6 +99,24 @@ class Tally:
             look_first=look_first(blocks),
             blocks=blocks,
         )
+
+    def _check_truth(self, blocks: list[Block]) -> None:
+        """DataError if nothing could be used of a camera's truth."""
+        for topic, camera in self._plan.cameras.items():
+            of_topic = [block['counts'] for block in blocks if block['topic'] == topic]
+            labelled = sum(np.sum(c['accuracy']['confusion']) for c in of_topic if c['accuracy'])
+            if camera.truth is None or labelled:
+                continue
+            reason = 'no image that it belongs to can be used'
+            if any(counts['frames_with_truth'] for counts in of_topic):
+                assert self._plan.truth_space is not None
+                reason = f'none of its labels is of a class of {self._plan.truth_space.name}'
+            source = camera.truth.source
+            reasons = [each['reason'] for each in self._first_broken if each['topic'] == source]
+            raise DataError(
+                f'bag {self._plan.bag}: nothing of its truth {source} can be used: '
+                f'{(reasons or [reason])[0]}'
+            )
 
     def _bag_entry(self, interrupted: bool, not_copied: list[str]) -> BagEntry:
         plan, stamps = self._plan, self._stamps

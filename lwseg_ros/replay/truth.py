@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -21,12 +20,12 @@ from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE
 from lwseg_ros.bags.order import RawMessage, in_order
 from lwseg_ros.bags.recording import Recording
 from lwseg_ros.datasets.dataset import read_labels
-from lwseg_ros.datasets.label_values import AS_IDS, Coding
+from lwseg_ros.datasets.label_values import AS_IDS, Coding, colors_of, ids_of
 from lwseg_ros.datasets.layouts import LABEL_SPACE_FILE
 from lwseg_ros.errors import DataError, FrameError
 from lwseg_ros.files import sha256
-from lwseg_ros.image_messages import image_from_message
-from lwseg_ros.label_space import IGNORE_ID, LabelSpace
+from lwseg_ros.image_messages import stored_from_message
+from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.replay.figures import file_name
 
 Labels = npt.NDArray[np.uint8]
@@ -36,7 +35,6 @@ Fetch = Callable[[], Labels]
 _STAMP_FROM = 10**9
 """A number in a file name from here on is a stamp in ns, a smaller one an index (our choice)."""
 _NAME = re.compile(r'(\d+)[._](\d{9})|(?:.*\D)?(\d+)')
-_BYTES = {'mono8': 1, '8UC1': 1, 'mono16': 2, '16UC1': 2}
 
 
 @dataclass
@@ -59,11 +57,12 @@ class Truth:
 def topic_truth(
     recording: Recording,
     topic: str,
+    space: LabelSpace,
     frames: Numbers,
     stamps: Numbers,
     tolerance_ns: int,
 ) -> Truth:
-    """Pair a label topic (mono8 or mono16 ids, PNG) with frames, given in order with stamps."""
+    """Pair a label topic of ids or of the space's colours with frames, in order with stamps."""
     found = recording.topics.get(topic)
     if found is None or found.type not in (IMAGE, COMPRESSED_IMAGE):
         listing = ', '.join(str(t) for t in recording.topics.values())
@@ -71,10 +70,13 @@ def topic_truth(
     label_stamps = recording.index([topic]).stamps
     at = nearest(stamps, label_stamps, tolerance_ns)
     paired = at >= 0
+    if not paired.any():
+        raise DataError(_no_pair(f'bag {recording.path}', f'label topic {topic}', tolerance_ns))
+    coding = truth_coding(space)
 
     def fetch() -> Iterator[Fetch]:
         def reading(message: RawMessage) -> Fetch:
-            return lambda: labels_of(recording.decode(message))
+            return lambda: labels_of(recording.decode(message), coding)
 
         for _, message in in_order(recording.messages([topic]), at[paired]):
             yield reading(message)
@@ -118,7 +120,9 @@ def folder_truth(
     for index, file in by_index.items():
         if index < len(frames):
             chosen.setdefault(index, file)
-    coding = _coding(space)
+    if not chosen:
+        raise DataError(_no_pair(f'folder {folder}', 'truth', tolerance_ns))
+    coding = truth_coding(space)
 
     def fetch() -> Iterator[Fetch]:
         def reading(file: Path) -> Fetch:
@@ -183,37 +187,26 @@ def nearest(stamps: Numbers, others: Numbers, tolerance_ns: int) -> Numbers:
     return result
 
 
-def labels_of(message: Any) -> Labels:
-    """Return the ids uint8 `[H, W]` of a label message; FrameError if it is none."""
-    if not hasattr(message, 'encoding'):
-        image_from_message(message)  # refuses what is damaged
-        data = np.frombuffer(bytes(message.data), np.uint8)
-        return _ids(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), message.format)
-    size = _BYTES.get(message.encoding)
-    if size is None:
-        raise FrameError(f'encoding is {message.encoding!r}: labels are {", ".join(_BYTES)}')
-    height, width, step = message.height, message.width, message.step
-    data = np.frombuffer(message.data, np.uint8)
-    if min(height, width) < 1 or step < width * size or data.size < step * height:
-        raise FrameError(
-            f'data has {data.size} bytes and step {step}: not {width}x{height} {message.encoding}'
-        )
-    rows = data[: step * height].reshape(height, step)[:, : width * size]
-    if size == 1:
-        return np.ascontiguousarray(rows)
-    values = np.ascontiguousarray(rows).view('>u2' if message.is_bigendian else '<u2')
-    return _ids(values.astype(np.uint16), message.encoding)
+def truth_coding(space: LabelSpace) -> Coding:
+    """Return the coding of truth: any ids, those of no class being unlabelled, or colours."""
+    return Coding(AS_IDS.ids, tuple(colors_of(space).items()))
 
 
-def _ids(values: Any, what: str) -> Labels:
-    if values is None or values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise FrameError(f'labels are one channel of ids of 8 or 16 bits, not {what}')
-    if values.dtype == np.uint8:
-        return np.asarray(values, np.uint8)
-    values = np.where(values == np.iinfo(np.uint16).max, IGNORE_ID, values)
-    if values.max() > IGNORE_ID:
-        raise FrameError(f'label {values.max()} is above 255: are these instance numbers?')
-    return np.asarray(values, np.uint8)
+def labels_of(message: Any, coding: Coding) -> Labels:
+    """Return the ids uint8 `[H, W]` of a label message (see `ids_of`); FrameError if none."""
+    values, palette = stored_from_message(message)
+    what = getattr(message, 'encoding', None) or message.format
+    try:
+        return ids_of(values, coding, f'the label image ({what})', palette)
+    except DataError as error:
+        raise FrameError(str(error)) from None
+
+
+def _no_pair(where: str, what: str, tolerance_ns: int) -> str:
+    return (
+        f'{where}: no {what} within {tolerance_ns / 1e6:g} ms of an image; give what their '
+        'stamps are apart as --truth-tolerance-ms'
+    )
 
 
 def _read(file: Path, coding: Coding) -> Labels:
@@ -221,11 +214,6 @@ def _read(file: Path, coding: Coding) -> Labels:
         return read_labels(file, coding)
     except DataError as error:
         raise FrameError(str(error)) from None
-
-
-def _coding(space: LabelSpace) -> Coding:
-    colors = {c.color: c.id for c in space.classes}
-    return Coding(AS_IDS.ids, tuple(colors.items()) if len(colors) == len(space.classes) else ())
 
 
 def _closest(stamps: Numbers, others: Numbers) -> Numbers:
