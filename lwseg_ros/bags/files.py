@@ -1,25 +1,66 @@
-"""Which files hold a recording. Needs no library that reads them."""
+"""Which files hold a recording, and what its metadata.yaml says. Needs no library of bags."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from lwseg_ros.errors import DataError
+from lwseg_ros.plain_data import NOT_AS_WANTED
 
+METADATA = 'metadata.yaml'
 BAG_SUFFIXES = ('.bag', '.active', '.mcap', '.db3')
-_IN_FOLDERS = ('.mcap', '.db3', '.mcap.zstd', '.db3.zstd')
+
+_ZSTD = ('', '.zstd', '.zst')
+_FILES = tuple(suffix + zstd for suffix in BAG_SUFFIXES for zstd in _ZSTD)
+_IN_FOLDERS = tuple(suffix + zstd for suffix in ('.mcap', '.db3') for zstd in _ZSTD)
+
+
+class Metadata(NamedTuple):
+    """What a bag folder's metadata.yaml tells."""
+
+    files: tuple[str, ...]
+    messages: dict[str, int]
+    """By topic."""
+    error: str
+    """Why it cannot be read, or ''."""
 
 
 def is_bag(path: Path) -> bool:
     """Tell by its name, or by the names in a folder, whether something is a recording."""
     if not path.is_dir():
-        return path.suffix.lower() in BAG_SUFFIXES
-    return (path / 'metadata.yaml').is_file() or bool(_files_in(path))
+        return path.name == METADATA or path.name.lower().endswith(_FILES)
+    return (path / METADATA).is_file() or bool(_files_in(path))
+
+
+def bag_at(path: Path) -> Path:
+    """Return the bag that a path means: the folder, where its metadata.yaml was given."""
+    return path.parent if path.name == METADATA and path.is_file() else path
+
+
+def bags_at(paths: Iterable[Path]) -> list[Path]:
+    """Return the bags that paths mean; a folder that is none stands for the bags that lie in it.
+
+    A path that holds none is returned as it is: it is refused where it is opened.
+    """
+    bags: list[Path] = []
+    for path in paths:
+        inside = (
+            [] if is_bag(path) or not path.is_dir() else sorted(filter(is_bag, path.iterdir()))
+        )
+        bags += inside or [bag_at(path)]
+    return bags
 
 
 def bag_files(path: Path) -> list[Path]:
-    """Return the files that hold a bag's messages, in their order; DataError if it is no bag."""
+    """Return the files that hold a bag's messages, in their order; DataError if it is no bag.
+
+    Those that metadata.yaml names, also by another compression than it says, if any is there.
+    """
     if not path.exists():
         raise DataError(f'there is no bag at {path}')
     if not path.is_dir():
@@ -31,12 +72,41 @@ def bag_files(path: Path) -> list[Path]:
         return [path]
     files = _files_in(path)
     if not files:
+        inside = [child.name for child in bags_at([path]) if child != path]
+        if inside:
+            raise DataError(f'{path} holds {len(inside)} bags, give one: {", ".join(inside)}')
         raise DataError(f'{path} is no ROS 2 bag: it holds no .mcap or .db3 file')
-    return files
+    by_name = {_without_zstd(file.name): file for file in files}
+    named = [_without_zstd(name) for name in read_metadata(path).files]
+    return [by_name[name] for name in named if name in by_name] or files
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read the metadata.yaml of a bag folder; what it does not tell is empty."""
+    file = path / METADATA
+    if not file.is_file():
+        return Metadata((), {}, '')
+    try:
+        # Written by programs and as long as they like, so by libyaml; and taken apart here only.
+        loader: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+        with file.open('rb') as content:
+            information = yaml.load(content, loader)['rosbag2_bagfile_information']
+        messages: dict[str, int] = {}
+        for topic in information['topics_with_message_count']:
+            name = str(topic['topic_metadata']['name'])
+            messages[name] = messages.get(name, 0) + int(topic['message_count'])
+        names = [Path(str(name)).name for name in information.get('relative_file_paths') or ()]
+    except (OSError, yaml.YAMLError, *NOT_AS_WANTED):
+        return Metadata((), {}, f'its {METADATA} cannot be read')
+    return Metadata(tuple(names), messages, '')
 
 
 def _files_in(folder: Path) -> list[Path]:
     return sorted(
-        (file for file in folder.iterdir() if file.name.endswith(_IN_FOLDERS)),
+        (file for file in folder.iterdir() if file.name.lower().endswith(_IN_FOLDERS)),
         key=lambda file: [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', file.name)],
     )
+
+
+def _without_zstd(name: str) -> str:
+    return name.removesuffix('.zstd').removesuffix('.zst')

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lwseg_ros.bags.cameras import camera_info_topic, camera_topic
-from lwseg_ros.bags.messages import CAMERA_INFO, stamp_of
+from lwseg_ros.bags.messages import CAMERA_INFO
 from lwseg_ros.bags.order import in_order, usual_rate_hz
 from lwseg_ros.bags.recording import Recording
 from lwseg_ros.errors import DataError, FrameError
@@ -17,7 +17,7 @@ class BagImage(NamedTuple):
     """One image message, its fields as ROS names them; NumPy arrays where ROS has arrays."""
 
     stamp_ns: int
-    """Header stamp, 0 if the driver set none."""
+    """Header stamp; see `completed_stamps` for those that the driver did not set."""
     record_ns: int
     """When the recorder received it."""
     message: Any
@@ -41,6 +41,7 @@ class BagImages:
         if not len(index.stamps):
             raise DataError(f'bag {path} holds no images of {self.topic.name}')
         self._order, _ = index.order()
+        self._stamps = index.stamps
         self.rate_hz = usual_rate_hz(index.stamps[self._order])
 
     def __len__(self) -> int:
@@ -50,13 +51,14 @@ class BagImages:
     def __iter__(self) -> Iterator[BagImage]:
         """Read the images."""
         messages = self.recording.messages([self.topic.name])
-        for _, raw in in_order(messages, self._order):
+        for number, raw in in_order(messages, self._order):
+            stamp_ns = int(self._stamps[number])
             try:
                 message = self.recording.decode(raw)
             except FrameError as error:
-                yield BagImage(0, raw.record_ns, None, str(error))
+                yield BagImage(stamp_ns, raw.record_ns, None, str(error))
             else:
-                yield BagImage(stamp_of(message), raw.record_ns, message)
+                yield BagImage(stamp_ns, raw.record_ns, message)
 
     def camera_info(self) -> Any | None:
         """Return the first calibration of the camera, None if the bag has none."""

@@ -1,28 +1,42 @@
 """A recorded drive, ROS 1 or ROS 2: the one reader that every command opens bags with.
 
-Read with rosbags, so no ROS installation is needed; what the library refuses because it is cut
-off, damaged, or of several files without metadata.yaml, is read as far as it goes, and
-`Recording.damage` says so.
+Our own readers take the files apart, sound and damaged ones in the same way; the message types are
+those of rosbags, so no ROS installation is needed.
 """
 
 from __future__ import annotations
 
+import shutil
 import struct
+import tempfile
+import weakref
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.rosbag1 import Reader as Ros1Reader
-from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.typesys import Stores, get_typestore
 
-from lwseg_ros.bags.files import bag_files
+from lwseg_ros.bags.compression import ZSTD_MAGIC, message_data, unpack
+from lwseg_ros.bags.container import Channel, Container
+from lwseg_ros.bags.files import METADATA, bag_at, bag_files, read_metadata
+from lwseg_ros.bags.mcap import MCAP_MAGIC, McapFile
 from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE
-from lwseg_ros.bags.order import Index, RawMessage
-from lwseg_ros.bags.recovery import ROS1_MAGIC, FoundMessage, recover
+from lwseg_ros.bags.order import Index, RawMessage, completed_stamps
+from lwseg_ros.bags.ros1 import ROS1_MAGIC, Ros1File
+from lwseg_ros.bags.sqlite import SQLITE_MAGIC, SqliteFile, journals, merged
 from lwseg_ros.errors import DataError, FrameError
+
+_FORMATS: dict[bytes, Callable[[Path], Container]] = {
+    MCAP_MAGIC: McapFile,
+    ROS1_MAGIC: Ros1File,
+    SQLITE_MAGIC: SqliteFile,
+}
+_ROS1 = get_typestore(Stores.ROS1_NOETIC)
+_DESERIALIZERS = {'cdr': TYPESTORE.deserialize_cdr, 'ros1': _ROS1.deserialize_ros1}
+"""By the encodings that are read; topics of others are listed only."""
 
 
 class BagTopic(NamedTuple):
@@ -31,176 +45,221 @@ class BagTopic(NamedTuple):
     name: str
     type: str
     messages: int
+    encoding: str
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its messages are encoded as ROS does."""
+        return self.encoding in _DESERIALIZERS
 
     def __str__(self) -> str:
         """Return a short description, as error messages list it."""
-        return f'{self.name} ({self.type.replace("/msg/", "/")}, {self.messages} messages)'
+        encoding = '' if self.is_readable else f'{self.encoding or "no encoding"}, not readable, '
+        return (
+            f'{self.name} ({self.type.replace("/msg/", "/")}, {encoding}{self.messages} messages)'
+        )
 
 
 class Recording:
     """A bag that may be damaged.
 
-    `topics` are all its topics, `damage` is a sentence or '', `definitions` are those of its
-    message types that it holds itself.
+    `topics` are all its topics, `definitions` are those of its message types that it holds
+    itself, `files` those that hold its messages.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files = bag_files(path)
-        self.damage = ''
-        self.definitions: dict[str, str] = {}
-        self._read: Callable[[Collection[str]], Iterator[RawMessage]] = self._indexed
-        try:
-            reader = _open(path)
-            self.topics = _topics_of(reader)
-            self.definitions = _definitions(reader.connections)
-            reader.close()
-        except DataError as error:
-            cause = error.__context__
-            why = _reason(cause) if isinstance(cause, Exception) else 'it was not closed'
-            self._recover(why, error)
-        if path.is_dir() and not (path / 'metadata.yaml').exists():
-            self.damage = f'{path} has no metadata.yaml; what is whole in its files was read'
-        with self.files[0].open('rb') as file:
-            self.is_ros1 = file.read(len(ROS1_MAGIC)) == ROS1_MAGIC
-        self.types = get_typestore(Stores.ROS1_NOETIC) if self.is_ros1 else TYPESTORE
+        self.path = bag_at(path)
+        self.files = bag_files(self.path)
+        self.notes: list[str] = []
+        """What is to be known of how it is read, in sentences."""
+        self._damage: list[str] = []
+        self._copies: Path | None = None
+        self._containers: dict[str, Container] = {}
+        """By the names of their files."""
+        self._open()
+        channels = [c for one in self._containers.values() for c in one.channels.values()]
+        if not channels and (reasons := self._reasons()):
+            raise DataError(f'bag {self.path} cannot be read: {reasons}')
+        self.topics = _topics(channels)
+        self.definitions = {c.type: c.definition for c in channels if c.definition}
+        self._compare()
+
+    @property
+    def damage(self) -> str:
+        """What is cut off, damaged or missing, as far as has been seen, in a sentence, or ''."""
+        reasons = self._reasons()
+        is_without = self.path.is_dir() and not (self.path / METADATA).exists()
+        if is_without and not reasons:
+            return f'{self.path} has no {METADATA}; what is whole in its files was read'
+        if not reasons:
+            return ''
+        what = f'has no {METADATA} and is' if is_without else 'is'
+        return f'{self.path} {what} damaged or cut off: {reasons}; what is whole in it was read'
 
     def image_topics(self) -> list[BagTopic]:
         """Return the topics that carry images and have messages, by name."""
         return [
             topic
             for topic in self.topics.values()
-            if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.messages
+            if topic.type in (IMAGE, COMPRESSED_IMAGE) and topic.messages and topic.is_readable
         ]
 
     def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
         """Read the messages of some topics in the order of the recording."""
-        return self._read(topics)
+        for container in self._containers.values():
+            wanted = {
+                number: channel
+                for number, channel in container.channels.items()
+                if channel.topic in topics and self._is_read(channel)
+            }
+            for number, record_ns, data in container.messages(wanted) if wanted else ():
+                topic, kind, encoding, *_ = wanted[number]
+                if encoding in _DESERIALIZERS:
+                    data = message_data(data)
+                yield RawMessage(topic, kind, record_ns, data, encoding)
 
     def index(self, names: Sequence[str], others: Collection[str] = ()) -> Index:
         """Read the stamps of all messages of some topics; what is damaged is found.
 
-        Do so before `messages` of these topics and of `others`, which are read, too: their order
-        may be another after damage was found. `damage` says it.
+        Do so before `messages` of these topics and of `others`, which are read, too: `damage`
+        then says what is missing of them.
         """
-        try:
-            return self._index(names, others)
-        # A damaged file makes the decoders below raise whatever its bytes lead them to.
-        except Exception as error:
-            why = _reason(error)
-            self._recover(why, DataError(f'bag {self.path} cannot be read: {why}'))
-            return self._index(names, others)
-
-    def _index(self, names: Sequence[str], others: Collection[str]) -> Index:
-        topics, stamps, without = array('q'), array('q'), bytearray()
+        topics, stamps, records = array('q'), array('q'), array('q')
         numbers = {name: number for number, name in enumerate(names)}
-        for message in self._read({*names, *others}):
+        found = Counter[str]()
+        for message in self.messages({*names, *others}):
+            found[message.topic] += 1
             number = numbers.get(message.topic)
-            if number is None:
-                continue
-            stamp = self._stamp(message.data)
-            topics.append(number)
-            stamps.append(stamp or message.record_ns)
-            without.append(not stamp)
+            if number is not None:
+                topics.append(number)
+                stamps.append(_stamp(message))
+                records.append(message.record_ns)
+        for name in {*names, *others} & self.topics.keys():
+            missing = self.topics[name].messages - found[name]
+            if missing > 0:
+                self._damage.append(f'{missing} messages of {name} are missing')
+            self.topics[name] = self.topics[name]._replace(messages=found[name])
+        topic_numbers, header_ns = np.array(topics, np.int64), np.array(stamps, np.int64)
         return Index(
             tuple(names),
-            np.array(topics, np.int64),
-            np.array(stamps, np.int64),
-            np.array(without, np.bool_),
+            topic_numbers,
+            completed_stamps(topic_numbers, header_ns, np.array(records, np.int64)),
+            header_ns == 0,
         )
 
     def decode(self, message: RawMessage) -> Any:
         """Return the fields of an image message; FrameError if its bytes are damaged."""
-        deserialize = self.types.deserialize_ros1 if self.is_ros1 else self.types.deserialize_cdr
         try:
-            return deserialize(message.data, message.type)
-        except Exception as error:  # as above
+            return _DESERIALIZERS[message.encoding](message.data, message.type)
+        except Exception as error:  # damaged bytes make it raise whatever they lead it to
             raise FrameError(
                 f'the message ({len(message.data)} bytes) is no {message.type}: {_reason(error)}'
             ) from None
 
-    def as_ros2(self, message: RawMessage) -> bytes:
-        """Return a message of a type that ROS ships as CDR."""
-        if not self.is_ros1:
+    def as_ros2(self, message: RawMessage, store: Any = TYPESTORE) -> bytes:
+        """Return a message of a type that `store` knows as CDR."""
+        if message.encoding != 'ros1':
             return message.data
-        return bytes(TYPESTORE.ros1_to_cdr(message.data, message.type))
+        return bytes(store.ros1_to_cdr(message.data, message.type))
 
-    def _stamp(self, data: bytes) -> int:
-        """Return the header stamp of a serialised message, 0 if it has none."""
-        if len(data) < 12:
-            return 0
-        little = self.is_ros1 or data[1] & 1
-        seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', data, 4)
-        return int(max(0, seconds * 10**9 + nanoseconds))
-
-    def _indexed(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        reader = _open(self.path)
-        try:
-            connections = [c for c in reader.connections if c.topic in topics]
-            for connection, record_ns, data in reader.messages(connections) if connections else ():
-                yield RawMessage(connection.topic, connection.msgtype, record_ns, bytes(data))
-        finally:
-            reader.close()
-
-    def _recovered(self, topics: Collection[str]) -> Iterator[RawMessage]:
-        for found in self._found():
-            known = self.topics.get(found.topic)
-            if found.topic in topics and known is not None and found.type == known.type:
-                yield RawMessage(*found)
-
-    def _found(self) -> Iterator[FoundMessage]:
+    def _open(self) -> None:
+        refused: list[str] = []
         for file in self.files:
             try:
-                yield from recover(file)
-            except DataError:  # one of several files, with nothing in it
-                continue
+                self._containers[file.name] = self._container(file)
+            except DataError as error:
+                refused.append(str(error))
+        if not self._containers:
+            raise DataError(f'bag {self.path} cannot be read: {refused[0]}')
+        self._damage += refused
+        if self._copies is not None:
+            self.notes.append(
+                f'{self.path} is compressed, or has journals of SQLite beside it: it is read from '
+                f'a copy in {self._copies}'
+            )
 
-    def _recover(self, why: str, error: DataError) -> None:
-        found: dict[str, BagTopic] = {}
-        for message in self._found():
-            topic = found.get(message.topic, BagTopic(message.topic, message.type, 0))
-            found[message.topic] = topic._replace(messages=topic.messages + 1)
-        if not found:
-            raise error
-        self.topics = dict(sorted(found.items()))
-        self._read = self._recovered
-        self.damage = f'{self.path} is damaged or cut off: {why}; what is whole in it was read'
+    def _container(self, file: Path) -> Container:
+        """Open a file of the bag; DataError if it is none by its first bytes."""
+        copy = file
+        try:
+            with file.open('rb') as content:
+                start = content.read(len(SQLITE_MAGIC))
+            if start.startswith(ZSTD_MAGIC):
+                copy = self._folder_of_copies() / file.name.rpartition('.')[0]
+                if not unpack(file, copy):
+                    self._damage.append(f'{file.name} cannot be decompressed to its end')
+            elif start == SQLITE_MAGIC and journals(file):
+                copy = merged(file, self._folder_of_copies())
+            with copy.open('rb') as content:
+                start = content.read(len(SQLITE_MAGIC))
+            for magic, read in _FORMATS.items():
+                if start.startswith(magic):
+                    return read(copy)
+        except OSError as error:
+            where = f' (by way of a copy in {self._copies}, see TMPDIR)' if self._copies else ''
+            raise DataError(f'{file} cannot be read: {error.strerror}{where}') from None
+        raise DataError(f'{file} is no bag, or its first bytes are damaged')
+
+    def _reasons(self) -> str:
+        found = [*self._damage]
+        for name, container in self._containers.items():
+            if container.damage:
+                found.append(f'{name}: ' * (len(self.files) > 1) + container.damage)
+        return ', '.join(dict.fromkeys(found))
+
+    def _folder_of_copies(self) -> Path:
+        """Return a folder of its own for each copy; all are removed with the recording."""
+        if self._copies is None:
+            self._copies = Path(tempfile.mkdtemp(prefix='lwseg_bag_'))
+            weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
+        return Path(tempfile.mkdtemp(dir=self._copies))
+
+    def _compare(self) -> None:
+        """Compare what is there with what metadata.yaml tells."""
+        if not self.path.is_dir():
+            return
+        metadata = read_metadata(self.path)
+        if metadata.error:
+            self._damage.append(metadata.error)
+        for name, promised in metadata.messages.items():
+            found = self.topics[name].messages if name in self.topics else 0
+            if found < promised:
+                self._damage.append(
+                    f'{METADATA} tells of {promised} messages of {name}, {found} are there'
+                )
+
+    def _is_read(self, channel: Channel) -> bool:
+        """Tell whether a channel is of the type, and of an encoding, that its topic stands for."""
+        topic = self.topics[channel.topic]
+        return channel.type == topic.type and (
+            channel.encoding == topic.encoding
+            or (topic.is_readable and channel.encoding in _DESERIALIZERS)
+        )
 
 
-def _open(path: Path) -> Ros1Reader | Ros2Reader:
-    """Open a bag with rosbags; DataError if it is none, is cut off or damaged."""
-    if path.is_dir() and not (path / 'metadata.yaml').exists():
-        files = bag_files(path)
-        if len(files) > 1:
-            raise DataError(f'{path} holds {len(files)} files without metadata.yaml')
-        path = files[0]
-    try:
-        reader = Ros1Reader(path) if path.suffix == '.bag' else Ros2Reader(path)
-        reader.open()
-    # A damaged file makes the decoders below raise whatever its bytes lead them to.
-    except Exception as error:
-        raise DataError(
-            f'bag {path} cannot be read, it is damaged or cut off: {_reason(error)}'
-        ) from None
-    return reader
+def _topics(channels: Sequence[Channel]) -> dict[str, BagTopic]:
+    """Return the topics of a bag by name.
+
+    Where several types were recorded under one name, that one counts which can be read, and of
+    those the one with the most messages.
+    """
+    kinds: dict[tuple[str, str, bool], BagTopic] = {}
+    for name, kind, encoding, _, messages in channels:
+        key = (name, kind, encoding in _DESERIALIZERS)
+        before = kinds.get(key, BagTopic(name, kind, 0, encoding))
+        kinds[key] = before._replace(messages=before.messages + messages)
+    ranked = sorted(kinds.values(), key=lambda t: (t.name, t.is_readable, t.messages))
+    return {topic.name: topic for topic in ranked}
 
 
-def _topics_of(reader: Ros1Reader | Ros2Reader) -> dict[str, BagTopic]:
-    """Return the topics of an open bag by name."""
-    counts: dict[tuple[str, str], int] = {}
-    for connection in reader.connections:
-        key = (connection.topic, connection.msgtype)
-        counts[key] = counts.get(key, 0) + connection.msgcount
-    return {name: BagTopic(name, type_, count) for (name, type_), count in sorted(counts.items())}
-
-
-def _definitions(connections: Iterable[Any]) -> dict[str, str]:
-    """Return the definitions of message types that a bag holds, as .msg files have them."""
-    return {
-        c.msgtype: c.msgdef.data
-        for c in connections
-        if c.msgdef.format.name == 'MSG' and c.msgdef.data
-    }
+def _stamp(message: RawMessage) -> int:
+    """Return the header stamp of a serialised message in ns, 0 if it has none."""
+    data = message.data
+    if len(data) < 12:
+        return 0
+    little = message.encoding == 'ros1' or data[1] & 1
+    seconds, nanoseconds = struct.unpack_from('<iI' if little else '>iI', data, 4)
+    return int(max(0, seconds * 10**9 + nanoseconds))
 
 
 def _reason(error: Exception) -> str:

@@ -117,16 +117,15 @@ class OtherTopics:
         for topic in recording.topics.values():
             if topic.name in images or not topic.messages:
                 continue
-            (names if self._knows(topic.type) else self.unknown).append(topic.name)
+            is_known = topic.is_readable and self._knows(topic.type)
+            (names if is_known else self.unknown).append(topic.name)
         self._messages: Iterator[RawMessage] = recording.messages(names) if names else iter(())
         self._next = next(self._messages, None)
 
     def copy(self, bag: ReplayBag, until_ns: int | None) -> None:
         """Copy what was recorded until then, all that is left for None."""
         while self._next is not None and (until_ns is None or self._next.record_ns <= until_ns):
-            data = self._next.data
-            if self._recording.is_ros1:
-                data = bytes(self._store.ros1_to_cdr(data, self._next.type))
+            data = self._recording.as_ros2(self._next, self._store)
             bag.copy(self._next, data, self._store)
             self._next = next(self._messages, None)
 

@@ -44,7 +44,8 @@ def bag(request, tmp_path: Path) -> Path:
 
 def test_every_image_comes_once_in_order_as_it_was_recorded(bag: Path) -> None:
     images = BagImages(bag)
-    assert images.topic == (TOPIC, 'sensor_msgs/msg/Image', 5)
+    encoding = 'ros1' if bag.suffix == '.bag' else 'cdr'
+    assert images.topic == (TOPIC, 'sensor_msgs/msg/Image', 5, encoding)
     assert len(images) == 5
     assert images.rate_hz == 1e9 / PERIOD_NS
     for _ in range(2):
