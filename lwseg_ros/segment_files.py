@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lwseg_ros import pictures
-from lwseg_ros.bags.files import BAG_SUFFIXES, is_bag
+from lwseg_ros.bags.files import BAG_SUFFIXES, bags_at, is_bag
 from lwseg_ros.errors import DataError, FrameError, LwsegError
 from lwseg_ros.files import is_leftover, write_atomically, write_json
 from lwseg_ros.image_messages import ImageDecoder
@@ -112,8 +112,8 @@ def segment_files(
             f'{first}{failures[0]["error"]}'
         )
     for entry in summary['inputs']:
-        if entry.get('damage'):
-            console.print(entry['damage'], highlight=False, markup=False)
+        for sentence in filter(None, [entry.get('damage'), *entry.get('notes', [])]):
+            console.print(sentence, highlight=False, markup=False)
     frames = sum(entry['frames'] for entry in summary['inputs'])
     console.print(f'{frames} images or frames of {len(jobs)} inputs are in {out}', highlight=False)
     return summary
@@ -132,6 +132,8 @@ def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]
     for source in inputs:
         if not source.exists():
             raise DataError(f'there is no input {source}')
+        bags = bags_at(source)
+        jobs += [_Job(bag, 'bag', out / _name(bag)) for bag in bags]
         if source.is_dir() and not is_bag(source):
             found = [
                 path
@@ -139,15 +141,14 @@ def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]
                 if path.suffix.lower() in (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
                 and not is_leftover(path.relative_to(source))
             ]
-            if not found:
+            if not found and not bags:
                 raise DataError(f'folder {source} holds no images, no videos and no bag')
             jobs += [
                 _Job(path, _kind(path), out / path.relative_to(source).with_suffix(''))
                 for path in found
             ]
-        else:
-            name = source.resolve().name if source.is_dir() else source.stem
-            jobs.append(_Job(source, _kind(source), out / name))
+        elif not bags:
+            jobs.append(_Job(source, _kind(source), out / source.stem))
     if not jobs:
         raise DataError('there is nothing to segment: give images, folders, videos or bags')
     sources = {job.source.resolve() for job in jobs}
@@ -167,10 +168,12 @@ def _plan(inputs: Sequence[Path], out: Path, options: FileOptions) -> list[_Job]
     return jobs
 
 
+def _name(bag: Path) -> str:
+    return bag.resolve().name if bag.is_dir() else bag.stem
+
+
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    if is_bag(path):
-        return 'bag'
     if suffix in VIDEO_SUFFIXES:
         return 'video'
     if suffix in PICTURE_SUFFIXES:
@@ -220,7 +223,7 @@ def _segment(
 class _Frames(NamedTuple):
     """The frames of a video or bag, what turns each into an RGB image, and their rate in Hz.
 
-    `damage` says in a sentence what is wrong with the file.
+    `damage` says in a sentence what is wrong with the file, `notes` in sentences how it is read.
     """
 
     stream: Iterable[Any]
@@ -228,6 +231,7 @@ class _Frames(NamedTuple):
     total: int | None
     rate: float
     damage: str = ''
+    notes: Sequence[str] = ()
 
 
 def _segment_frames(
@@ -269,6 +273,7 @@ def _segment_frames(
         'frames_promised': frames.total,
         'frames_refused': refused,
         'damage': frames.damage,
+        'notes': list(frames.notes),
         'milliseconds_per_frame': round(1e3 * elapsed / number, 2),
         'drivable_share': round(drivable / number, 4),
     }
@@ -281,7 +286,7 @@ def _open_frames(job: _Job, options: FileOptions) -> Iterator[_Frames]:
 
         bag = BagImages(job.source, options.topic)
         decode = partial(_bag_image, ImageDecoder())
-        yield _Frames(bag, decode, len(bag), bag.rate_hz, bag.recording.damage)
+        yield _Frames(bag, decode, len(bag), bag.rate_hz, bag.recording.damage, bag.notes)
         return
     capture = cv2.VideoCapture(str(job.source))
     try:

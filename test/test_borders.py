@@ -19,7 +19,7 @@ PACKAGE = ROOT / 'lwseg_ros'
 GROUND_FLOOR = (
     *('__version__', 'errors', 'files', 'share', 'plain_data', 'memory', 'transport'),
     'interrupts',
-    *('label_space', 'pictures', 'image_messages', 'overlay', 'overlay_video'),
+    *('label_space', 'pictures', 'image_messages', 'camera_topics', 'overlay', 'overlay_video'),
 )
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'label_space': ('errors', 'share', 'plain_data'),
     'pictures': ('errors',),
     'image_messages': ('errors', 'pictures'),
+    'camera_topics': (),
     'overlay': ('errors', 'label_space'),
     'overlay_video': ('errors',),
     'networks': ('errors',),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,23 +36,16 @@ def is_bag(path: Path) -> bool:
     return (path / METADATA).is_file() or bool(_files_in(path))
 
 
-def bag_at(path: Path) -> Path:
-    """Return the bag that a path means: the folder, where its metadata.yaml was given."""
-    return path.parent if path.name == METADATA and path.is_file() else path
+def bags_at(path: Path) -> list[Path]:
+    """Return the bags that a path means, none if it means none.
 
-
-def bags_at(paths: Iterable[Path]) -> list[Path]:
-    """Return the bags that paths mean; a folder that is none stands for the bags that lie in it.
-
-    A path that holds none is returned as it is: it is refused where it is opened.
+    A metadata.yaml stands for its folder, a folder that is no bag for the ROS 1 bags in it.
     """
-    bags: list[Path] = []
-    for path in paths:
-        inside = (
-            [] if is_bag(path) or not path.is_dir() else sorted(filter(is_bag, path.iterdir()))
-        )
-        bags += inside or [bag_at(path)]
-    return bags
+    if path.name == METADATA and path.is_file():
+        return [path.parent]
+    if is_bag(path):
+        return [path]
+    return sorted(f for f in path.iterdir() if is_bag(f) and f.is_file()) if path.is_dir() else []
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -72,7 +64,7 @@ def bag_files(path: Path) -> list[Path]:
         return [path]
     files = _files_in(path)
     if not files:
-        inside = [child.name for child in bags_at([path]) if child != path]
+        inside = [bag.name for bag in bags_at(path)]
         if inside:
             raise DataError(f'{path} holds {len(inside)} bags, give one: {", ".join(inside)}')
         raise DataError(f'{path} is no ROS 2 bag: it holds no .mcap or .db3 file')

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lwseg_ros.bags.cameras import camera_info_topic, camera_topic
+from lwseg_ros.bags.cameras import camera_info_topic, camera_topic, reading_notes
 from lwseg_ros.bags.messages import CAMERA_INFO
 from lwseg_ros.bags.order import in_order, usual_rate_hz
 from lwseg_ros.bags.recording import Recording
@@ -35,13 +35,15 @@ class BagImages:
 
     def __init__(self, path: Path, topic: str | None = None) -> None:
         self.recording = Recording(path)
-        self.topic = camera_topic(self.recording, topic)
+        self.topic, passed_over = camera_topic(self.recording, topic)
         info = self._info_topic()
         index = self.recording.index([self.topic.name], [info] if info else [])
         if not len(index.stamps):
             raise DataError(f'bag {path} holds no images of {self.topic.name}')
         self._order, _ = index.order()
         self._stamps = index.stamps
+        self.notes = reading_notes(self.recording, index, [] if topic else passed_over)
+        """What is to be known of how they are read, in sentences."""
         self.rate_hz = usual_rate_hz(index.stamps[self._order])
 
     def __len__(self) -> int:

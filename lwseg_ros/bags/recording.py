@@ -21,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from lwseg_ros.bags.compression import ZSTD_MAGIC, message_data, unpack
 from lwseg_ros.bags.container import Channel, Container
-from lwseg_ros.bags.files import METADATA, bag_at, bag_files, read_metadata
+from lwseg_ros.bags.files import METADATA, bag_files, bags_at, read_metadata
 from lwseg_ros.bags.mcap import MCAP_MAGIC, McapFile
 from lwseg_ros.bags.messages import COMPRESSED_IMAGE, IMAGE, TYPESTORE
 from lwseg_ros.bags.order import Index, RawMessage, completed_stamps
@@ -68,7 +68,8 @@ class Recording:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = bag_at(path)
+        meant = bags_at(path)
+        self.path = meant[0] if len(meant) == 1 else path
         self.files = bag_files(self.path)
         self.notes: list[str] = []
         """What is to be known of how it is read, in sentences."""
@@ -175,7 +176,7 @@ class Recording:
         if self._copies is not None:
             self.notes.append(
                 f'{self.path} is compressed, or has journals of SQLite beside it: it is read from '
-                f'a copy in {self._copies}'
+                'a copy in the folder for temporary files'
             )
 
     def _container(self, file: Path) -> Container:

@@ -87,8 +87,8 @@ def run_demo(
         result = _play(source, network, model, backend, rate, seconds, folder, progress)
         write_json(folder / 'result.json', result)
     console.print(_table(result))
-    if result['damage']:
-        console.print(result['damage'], highlight=False, markup=False)
+    for sentence in filter(None, [result['damage'], *result['notes']]):
+        console.print(sentence, highlight=False, markup=False)
     console.print(f'results: {out}/result.json, {out}/overlay.mp4, {out}/bag (MCAP for Foxglove)')
     return result
 
@@ -189,6 +189,7 @@ def _play(
             'frames_restamped': frames.restamped,
             'frames_unreadable': source.unreadable,
             'damage': source.damage,
+            'notes': list(source.notes),
             **accuracy.figures(),
             'drivable_share': _mean(recorder.drivable_shares),
             'frames_with_drivable_area': sum(share > 0.01 for share in recorder.drivable_shares),

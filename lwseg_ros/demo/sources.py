@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class DriveSource:
     message_type = IMAGE
     topic = CAMERA_TOPIC
     damage = ''
+    notes: Sequence[str] = ()
     unreadable = 0
 
     def __init__(self, drive: GeneratedDrive, track: Callable[[range], Any] = iter) -> None:
@@ -60,6 +61,7 @@ class VideoSource:
     topic = CAMERA_TOPIC
     camera_info: Any | None = None
     damage = ''
+    notes: Sequence[str] = ()
     unreadable = 0
 
     def __init__(self, path: str | Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -35,9 +35,11 @@ class SourceFrame(NamedTuple):
     play_s: float
     """When to play it, seconds after the first frame."""
     record_ns: int
-    """When it was recorded, for frames without a stamp of their own."""
+    """When it was recorded."""
     truth: npt.NDArray[np.uint8] | None = None
     """Labels uint8 `[H, W]` of the label space 'camvid', if they are known."""
+    stamp_ns: int = 0
+    """When it was taken, for messages without a stamp; 0 if that is not known."""
 
 
 class Source(Protocol):
@@ -53,6 +55,8 @@ class Source(Protocol):
     """sensor_msgs/CameraInfo, the same for all frames, or None."""
     damage: str
     """What is wrong with the file, in a sentence, or ''."""
+    notes: Sequence[str]
+    """What is to be known of how it is read, in sentences."""
     unreadable: int
     """How many frames read so far were no messages that can be played."""
 
@@ -75,6 +79,7 @@ class BagSource:
         self.message_type = self._bag.topic.type
         self.frames: int | None = len(self._bag)
         self.damage = self._bag.recording.damage
+        self.notes: Sequence[str] = self._bag.notes
         self.unreadable = 0
         info = self._bag.camera_info()
         self.camera_info: Any | None = None if info is None else ros2_camera_info(info)
@@ -90,7 +95,8 @@ class BagSource:
             if before is not None:
                 play_s += _pause_s(before, entry)
             before = entry
-            yield SourceFrame(ros2_image(entry.message), play_s, entry.record_ns)
+            message = ros2_image(entry.message)
+            yield SourceFrame(message, play_s, entry.record_ns, stamp_ns=entry.stamp_ns)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -115,8 +121,8 @@ class PlayableFrame(NamedTuple):
 class PlayableFrames:
     """The frames of a source, each with a stamp of its own; iterate it once.
 
-    A stamp that is missing or was there before is replaced by the time of recording. `seconds`
-    ends it early.
+    A stamp that is missing is replaced by that of the source, one that was there before by the
+    time of recording. `seconds` ends it early.
     """
 
     def __init__(self, source: Source, seconds: float | None = None) -> None:
@@ -131,13 +137,13 @@ class PlayableFrames:
         """Read and serialise the frames."""
         source = self._source
         seen: set[int] = set()
-        for message, play_s, record_ns, truth in source:
+        for message, play_s, record_ns, truth, taken_ns in source:
             if play_s >= self._seconds:
                 return
             stamp_ns = stamp_of(message)
             if not stamp_ns or stamp_ns in seen:
                 self.restamped += 1
-                stamp_ns = max(record_ns, 1)
+                stamp_ns = max(record_ns if stamp_ns else taken_ns, 1)
                 while stamp_ns in seen:
                     stamp_ns += 1
                 stamped = header(stamp_ns, message.header.frame_id)
@@ -183,6 +189,6 @@ def info_topic_of(source: Source) -> str | None:
 def _pause_s(before: BagImage, after: BagImage) -> float:
     """Return the seconds between two frames by their stamps; by the recorder if those jump."""
     by_stamp = (after.stamp_ns - before.stamp_ns) / 1e9
-    if before.stamp_ns and 0 < by_stamp < MAX_PAUSE_S:
+    if 0 < by_stamp < MAX_PAUSE_S:
         return by_stamp
     return min(max((after.record_ns - before.record_ns) / 1e9, 0.0), MAX_PAUSE_S)

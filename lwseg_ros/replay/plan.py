@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros import __version__
-from lwseg_ros.bags.cameras import camera_topics
-from lwseg_ros.bags.files import bag_files
+from lwseg_ros.bags.cameras import camera_topics, reading_notes
+from lwseg_ros.bags.files import METADATA, bag_files
 from lwseg_ros.bags.order import Index, usual_rate_hz
 from lwseg_ros.bags.recording import BagTopic, Recording
+from lwseg_ros.bags.sqlite import journals
 from lwseg_ros.errors import DataError
 from lwseg_ros.files import sha256
 from lwseg_ros.label_space import LabelSpace
@@ -55,6 +56,7 @@ class Plan:
     by_stamp: bool
     cameras: dict[str, Camera]
     left_out: list[str]
+    notes: list[str]
     truth_space: LabelSpace | None
     sha256: str
     key: str
@@ -74,6 +76,7 @@ def make_plan(bag: Path, name: str, settings: Settings, models: Models) -> Plan:
     order, by_stamp = index.order()
     if not len(order):
         raise DataError(f'bag {bag} holds no images of {", ".join(names)}')
+    notes = reading_notes(recording, index, [] if settings.topics else left_out)
     space = None
     if labels or settings.truth_folder is not None:
         model_space = models.segmenter.label_space
@@ -101,7 +104,8 @@ def make_plan(bag: Path, name: str, settings: Settings, models: Models) -> Plan:
     }
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Plan(
-        bag, name, recording, index, order, by_stamp, cameras, left_out, space, digest, key
+        *(bag, name, recording, index, order, by_stamp, cameras, left_out, notes),
+        *(space, digest, key),
     )
 
 
@@ -149,12 +153,13 @@ def _truth_finder(
 
 
 def _bag_sha256(bag: Path) -> str:
-    """Return the SHA-256 of a bag's file, or of the list of a folder's files and theirs."""
-    if not bag.is_dir():
+    """Return the SHA-256 of a bag's file, or of the list of its files and theirs."""
+    files = [beside for file in bag_files(bag) for beside in (file, *journals(file))]
+    if files == [bag]:
         return sha256(bag)
     digest = hashlib.sha256()
-    metadata = bag / 'metadata.yaml'
-    for file in (*bag_files(bag), *([metadata] if metadata.exists() else [])):
+    metadata = bag / METADATA
+    for file in (*files, *([metadata] if metadata.exists() else [])):
         digest.update(f'{file.name} {sha256(file)}\n'.encode())
     return digest.hexdigest()
 

@@ -175,7 +175,7 @@ class TopicEntry(TypedDict):
     stamps_back: int
     """Messages whose stamp is before that of the message recorded before them."""
     without_stamp: int
-    """Messages without a header stamp: the recorder's time stands for it."""
+    """Messages without a header stamp: what stands for it is in docs/replay.md."""
     truth: str | None
     """Label topic or folder of its truth."""
     truth_unmatched: int
@@ -200,6 +200,8 @@ class BagEntry(TypedDict):
     topics: list[TopicEntry]
     left_out: list[str]
     """Image topics that are not evaluated."""
+    notes: list[str]
+    """What is to be known of how it was read, in sentences: cameras, stamps, copies."""
     not_copied: list[str]
     """Topics of unknown types, which could not be copied on request."""
     broken: list[BrokenMessage]

@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+from lwseg_ros.bags.files import bags_at
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.common_space import common_space
 from lwseg_ros.files import write_json
@@ -81,7 +82,7 @@ def evaluate_bags(
     console: Console,
     options: RunOptions | None = None,
 ) -> Evaluated:
-    """Evaluate bags into `out/BAG/` and merge their results in `out/result.json`.
+    """Evaluate bags (see `bags_at`) into `out/BAG/` and merge their results in `out/result.json`.
 
     Leaves live.json, checks.json and report.html in `out`, too, as far as they are asked for. Bags
     that are finished are not evaluated again. After Ctrl-C everything is of what was done, and
@@ -89,6 +90,7 @@ def evaluate_bags(
     result's failures.
     """
     options = options or RunOptions()
+    bags = [bag for path in bags for bag in bags_at(path) or [path]]
     conditions = _prepare(settings, options)
     names = bag_names(bags)
     tasks = [Task(n, bag, out / n, settings) for n, bag in zip(names, bags, strict=True)]
@@ -284,7 +286,7 @@ def print_result(result: Result, console: Console) -> None:
         console.print(f'{space["name"]}: {space["description"]}', highlight=False, markup=False)
     for bag in result['bags']:
         broken = sum(topic['broken'] for topic in bag['topics'])
-        notes = [bag['damage']] if bag['damage'] else []
+        notes = [*filter(None, [bag['damage']]), *bag.get('notes', [])]
         if bag['interrupted']:
             notes.append(f'interrupted after {bag["frames"]} frames')
         if bag['broken']:

@@ -131,6 +131,7 @@ class Tally:
             order='stamp' if plan.by_stamp else 'recording',
             topics=[self._topic_entry(camera) for camera in plan.cameras.values()],
             left_out=plan.left_out,
+            notes=plan.notes,
             not_copied=not_copied,
             broken=self._first_broken,
             frames=self.frames,

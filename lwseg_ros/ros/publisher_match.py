@@ -12,6 +12,7 @@ from typing import Any
 
 from rclpy.qos import ReliabilityPolicy, qos_policy_name_from_kind
 
+from lwseg_ros.camera_topics import may_be_camera
 from lwseg_ros.transport import large_image_remedy
 
 try:
@@ -125,6 +126,8 @@ def _other_place(topic: str, type_name: str, other_topics: Mapping[str, Sequence
         return f', but on {topic.removesuffix(_COMPRESSED)}: set input.transport to raw'
     if topic + _COMPRESSED in other_topics:
         return f', but on {topic + _COMPRESSED}: set input.transport to compressed'
-    names = [name for name, types in other_topics.items() if type_name in types]
+    names = [
+        name for name, types in other_topics.items() if type_name in types and may_be_camera(name)
+    ]
     nearest = difflib.get_close_matches(topic, names, n=_MAX_NAMED_TOPICS, cutoff=0)
     return f': remap it to {" or ".join(nearest)}' if nearest else ''
