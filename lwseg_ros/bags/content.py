@@ -29,7 +29,6 @@ _VOID_ID = 255
 _LEAST_EQUAL = 0.8
 _LEAST_STEPS = 0.3
 _ROWS = 128
-_NO_ID = 1 << 24
 
 
 def is_no_picture(message: Any) -> bool:
@@ -44,28 +43,31 @@ def holds_ids(messages: Sequence[Any], or_colors: bool) -> bool:
     These are few small numbers, each over whole areas, in one channel or equal in all. With
     `or_colors` few values or colours of any size count, too: painted masks, and 0 and 255.
     """
-    pictures = [_values(message) for message in messages]
-    if not pictures or any(picture is None for picture in pictures):
+    samples: list[npt.NDArray[np.int64]] = []
+    for message in messages:
+        picture = _values(message)
+        if picture is None or (samples and picture.shape[1:] != samples[0].shape[1:]):
+            return False
+        samples.append(picture)
+    if not samples:
         return False
-    samples = [_one_channel(p[:: max(1, len(p) // _ROWS)]) for p in pictures if p is not None]
-    values = np.unique(np.concatenate([sample.reshape(-1) for sample in samples]))
+    rows = _telling(np.concatenate(samples))
+    values = np.unique(_numbers(rows))
     if not 2 <= len(values) <= _MAX_VALUES:
         return False
-    before = np.concatenate([sample[:, :-1].reshape(-1) for sample in samples])
-    after = np.concatenate([sample[:, 1:].reshape(-1) for sample in samples])
-    differs = before != after
-    if differs.mean() > 1 - _LEAST_EQUAL:
+    differences = np.abs(np.diff(rows, axis=1)).max(axis=2).reshape(-1)
+    edges = differences[differences > 0]
+    if len(edges) > (1 - _LEAST_EQUAL) * len(differences):
         return False
-    steps = np.abs(after[differs] - before[differs]) > 1
-    is_stepped = np.count_nonzero(steps) >= _LEAST_STEPS * len(steps)
+    is_stepped = np.count_nonzero(edges > 1) >= _LEAST_STEPS * len(edges)
     ids = values[values != _VOID_ID]
-    if len(ids) > 1 and ids[-1] < _MAX_ID:
+    if rows.shape[2] == 1 and len(ids) > 1 and ids[-1] < _MAX_ID:
         return bool(is_stepped or ids[-1] < _FIRST_IDS)
     return bool(is_stepped and or_colors)
 
 
 def _values(message: Any) -> npt.NDArray[np.int64] | None:
-    """Return the values `[H, W]` or `[H, W, C]` of a message, None if no mask has such."""
+    """Return values `[rows, W]` or `[rows, W, C]` of some rows, None if no mask has such."""
     if not hasattr(message, 'encoding'):
         data = bytes(message.data)
         if not data.startswith(b'\x89PNG'):
@@ -75,7 +77,7 @@ def _values(message: Any) -> npt.NDArray[np.int64] | None:
         except FrameError:
             return None
         picture: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        return np.asarray(picture, np.int64)
+        return np.asarray(picture[:: max(1, len(picture) // _ROWS)], np.int64)
     channels = _CHANNELS.get(message.encoding)
     if channels is None:
         return None
@@ -87,20 +89,23 @@ def _values(message: Any) -> npt.NDArray[np.int64] | None:
     stored = np.frombuffer(message.data, np.uint8)
     if min(height, width) < 2 or step < row or stored.size < height * step:
         return None
-    rows = stored[: height * step].reshape(height, step)[:, :row]
+    rows = stored[: height * step].reshape(height, step)[:: max(1, height // _ROWS), :row]
     pixels = np.ascontiguousarray(rows).view(kind).astype(np.int64)
-    return pixels if channels == 1 else pixels.reshape(height, width, channels)
+    return pixels if channels == 1 else pixels.reshape(-1, width, channels)
 
 
-def _one_channel(picture: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return a picture `[H, W]`: the channel that has ids, or a number for each colour."""
+def _telling(picture: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the channels `[H, W, C]` of a picture that tell something: the one that has ids."""
     if picture.ndim == 2:
-        return picture
-    channels = [picture[..., i] for i in range(min(3, picture.shape[2]))]
-    if all((channel == channels[0]).all() for channel in channels):
-        return channels[0]
-    used = [channel for channel in channels if channel.any()]
-    if len(used) == 1:  # as CARLA has ids
-        return used[0]
-    colors = sum(channel << 8 * place for place, channel in enumerate(channels))
-    return np.asarray(colors + _NO_ID, np.int64)
+        return picture[..., None]
+    colors = picture[..., :3]
+    if (colors == colors[..., :1]).all():
+        return colors[..., :1]
+    used = colors.any(axis=(0, 1))
+    return colors[..., used] if used.sum() == 1 else colors  # as CARLA has ids
+
+
+def _numbers(picture: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return a number `[H, W]` for each value or colour."""
+    shifts = 16 * np.arange(picture.shape[2])
+    return np.asarray((picture << shifts).sum(axis=2), np.int64)

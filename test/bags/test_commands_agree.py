@@ -110,14 +110,29 @@ def test_all_commands_read_the_same(
 
 
 @pytest.mark.parametrize(
-    'name', ['split_nometa', 'cut.mcap', 'true.bag.active', 'empty_storage_id']
+    ('name', 'frames', 'damage'),
+    [
+        ('wal_left_meta', 12, ''),
+        ('noMessageIndex.mcap', 12, ''),
+        ('noRepeatedChannels.mcap', 12, ''),
+        ('ros1_in_mcap.mcap', 12, ''),
+        ('cdr_plus_json.mcap', 12, ''),
+        ('cdr_plus_protobuf.mcap', 12, ''),
+        ('empty_storage_id', 12, ''),
+        ('db3_zstd_file_nometa', 12, 'has no metadata.yaml'),
+        ('split_nometa', 12, 'has no metadata.yaml'),
+        ('true.bag.active', 12, 'it was not closed'),
+        ('cut.mcap', 6, 'it ends without its footer'),
+    ],
 )
 def test_all_commands_read_what_recorders_leave(
-    name: str, tiny_model: Path, tmp_path: Path
+    name: str, frames: int, damage: str, tiny_model: Path, tmp_path: Path
 ) -> None:
     first, *others = read_by_all(shared(f'field_cases/bags/{name}'), tiny_model, tmp_path / 'out')
     assert others == [first, first]
-    assert first[0] > 0
+    assert first[:2] == (frames, 0)
+    assert damage in first[2]
+    assert bool(damage) == bool(first[2])
 
 
 def test_all_commands_refuse_with_the_same_sentence(tiny_model: Path, tmp_path: Path) -> None:

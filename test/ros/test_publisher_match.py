@@ -64,6 +64,15 @@ def test_a_topic_without_publisher_is_explained_by_the_topics_there_are(others, 
     assert _why(topic='/front/image', others=others) == sentence
 
 
+def test_masks_of_other_nodes_are_no_remedy():
+    others = {'/front/image_mask': [IMAGE], '/unet/labels': [IMAGE], '/x/depth': [IMAGE]}
+    assert _why(topic='/front/image', others=others) == 'no publisher on /front/image'
+    others['/rear/image_raw'] = [IMAGE]
+    assert _why(topic='/front/image', others=others) == (
+        'no publisher on /front/image: remap it to /rear/image_raw'
+    )
+
+
 def test_a_camera_that_only_sends_raw_images_is_found():
     others = {'/image': [IMAGE]}
     assert why_no_frames('/image/compressed', COMPRESSED, [], None, '', 0, others) == (
