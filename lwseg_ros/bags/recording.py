@@ -75,6 +75,8 @@ class Recording:
         """What is to be known of how it is read, in sentences."""
         self._damage: list[str] = []
         self._copies: Path | None = None
+        self._copied: dict[str, None] = {}
+        """Why there are copies, each reason once."""
         self._containers: dict[str, Container] = {}
         """By the names of their files."""
         self._open()
@@ -173,10 +175,10 @@ class Recording:
         if not self._containers:
             raise DataError(f'bag {self.path} cannot be read: {refused[0]}')
         self._damage += refused
-        if self._copies is not None:
+        if self._copied:
             self.notes.append(
-                f'{self.path} is compressed, or has journals of SQLite beside it: it is read from '
-                'a copy in the folder for temporary files'
+                f'{self.path} {" and ".join(self._copied)}: it is read from a copy in the folder '
+                'for temporary files'
             )
 
     def _container(self, file: Path) -> Container:
@@ -187,9 +189,11 @@ class Recording:
                 start = content.read(len(SQLITE_MAGIC))
             if start.startswith(ZSTD_MAGIC):
                 copy = self._folder_of_copies() / file.name.rpartition('.')[0]
+                self._copied['is compressed'] = None
                 if not unpack(file, copy):
                     self._damage.append(f'{file.name} cannot be decompressed to its end')
             elif start == SQLITE_MAGIC and journals(file):
+                self._copied['was not closed and has a journal of SQLite beside it'] = None
                 copy = merged(file, self._folder_of_copies())
             with copy.open('rb') as content:
                 start = content.read(len(SQLITE_MAGIC))

@@ -17,7 +17,10 @@ app = typer.Typer(help='Evaluate models on recorded drives.', no_args_is_help=Tr
 @app.command('evaluate')
 def bag_evaluate(
     bags: Annotated[
-        list[Path], typer.Argument(help='ROS 1 bags, ROS 2 bag folders, .mcap or .db3 files.')
+        list[Path],
+        typer.Argument(
+            help='ROS 1 bags or folders of them, ROS 2 bag folders, .mcap or .db3 files.'
+        ),
     ],
     out: Annotated[Path, typer.Option(help='Folder for the results, one in it for each bag.')],
     model: ModelOption = 'road',
