@@ -43,11 +43,15 @@ class Depth:
     def __init__(self, bits: int = 8) -> None:
         self.bits = bits
 
-    def eight_bits(self, values: Values) -> Image:
-        """Return values of 16 bits stretched to 0..255, uint8 of the same shape."""
-        values = values.astype(np.uint16, copy=False)
+    def see(self, values: Values) -> None:
+        """Take note of how many bits values of 16 bits use."""
         peak = int(values.max(initial=0))
         self.bits = max(self.bits, next(bits for bits in _DEPTHS if peak < 1 << bits))
+
+    def eight_bits(self, values: Values) -> Image:
+        """Return values of 16 bits stretched to 0..255, uint8 of the same shape."""
+        self.see(values)
+        values = values.astype(np.uint16, copy=False)
         scaled: Any = cv2.convertScaleAbs(values, alpha=255 / ((1 << self.bits) - 1))
         return np.asarray(scaled, np.uint8).reshape(values.shape)
 
@@ -139,7 +143,11 @@ def _decoded(data: bytes, flags: int, what: str) -> Any:
     except cv2.error:
         picture = None
     if picture is None:
-        raise DataError(f'{what} cannot be decoded')
+        known = data.startswith((JPEG, PNG))
+        raise DataError(
+            f'{what} cannot be '
+            + ('decoded' if known else 'read as a picture: it is damaged or of an unknown kind')
+        )
     if picture.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{what} has values of type {picture.dtype}: wanted 8 or 16 bits')
     return picture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +19,24 @@ from lwseg_ros import pictures
 from lwseg_ros.datasets.label_values import AS_IDS, Coding, colors_of, ids_of
 from lwseg_ros.datasets.layouts import FORMATS, LABEL_SPACE_FILE, WITHOUT_PUBLIC_LABELS, Layout
 from lwseg_ros.errors import DataError
+from lwseg_ros.files import is_leftover
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
-from lwseg_ros.pictures import PICTURE_SUFFIXES
+from lwseg_ros.pictures import PICTURE_SUFFIXES, Depth
+
+LABEL_SUFFIXES = tuple(suffix for suffix in PICTURE_SUFFIXES if suffix not in ('.jpg', '.jpeg'))
+"""Of pictures that keep every value, as JPEG does not."""
+
+DEPTH_IMAGES = 8
+"""Images at even distances that tell how many bits those of 16 bits use (our choice)."""
 
 
 class Pair(NamedTuple):
-    """An image file, its label file, and what the label file holds."""
+    """An image file, its label file, what that holds, and the depth of a 16-bit image."""
 
     image: Path
     labels: Path
     coding: Coding = AS_IDS
+    bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,11 @@ def open_dataset(spec: str, split: str, root: Path | None = None) -> LabelledIma
         if not problem:
             space = _label_space(layouts[0], folder)
             pairs = [p for layout in layouts for p in _pairs(layout, folder, split, space, spec)]
+            pairs.sort(key=_image)
+            bits = _bits([pair.image for pair in pairs])
             name = space.name if format_ == 'folder' else format_
-            return LabelledImages(f'{name}/{split}', space, tuple(sorted(pairs, key=_image)))
+            pairs = [pair._replace(bits=bits) for pair in pairs]
+            return LabelledImages(f'{name}/{split}', space, tuple(pairs))
         missing.append(problem)
     found = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else 'nothing'
     raise DataError(f'{spec}: {"; ".join(dict.fromkeys(missing))}; in {folder} is {found}')
@@ -69,9 +81,12 @@ def data_root(root: Path | None = None) -> Path:
     return root if root is not None else Path(os.environ.get('LWSEG_DATA', '.'))
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Read an image file as RGB uint8 `[H, W, 3]`; DataError if it is none."""
-    return pictures.rgb(pictures.read_file(path), str(path))
+def read_image(path: Path, bits: int = 8) -> npt.NDArray[np.uint8]:
+    """Read an image file as RGB uint8 `[H, W, 3]`; DataError if it is none.
+
+    16 bits are stretched from `bits`, or from more if the image has more.
+    """
+    return pictures.rgb(pictures.read_file(path), str(path), Depth(bits))
 
 
 def read_labels(path: Path, coding: Coding = AS_IDS) -> npt.NDArray[np.uint8]:
@@ -87,11 +102,35 @@ def read_labels(path: Path, coding: Coding = AS_IDS) -> npt.NDArray[np.uint8]:
 
 
 def read_pair(pair: Pair) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Read both files of a pair; DataError if their sizes differ."""
-    image, labels = read_image(pair.image), read_labels(pair.labels, pair.coding)
+    """Read both files of a pair, pixels as they are stored; DataError if their sizes differ."""
+    image = read_image(pair.image, pair.bits)
+    labels = read_labels(pair.labels, pair.coding)
     if image.shape[:2] != labels.shape:
-        raise DataError(f'{pair.labels} is {labels.shape}, its image is {image.shape[:2]}')
+        turned = labels.shape == pictures.turned_shape(pictures.read_file(pair.image))
+        raise DataError(
+            f'{pair.labels} is {labels.shape}, its image is {image.shape[:2]}'
+            + (
+                ' as it is stored, and EXIF turns it when it is shown: turn its pixels '
+                '(mogrify -auto-orient), for EXIF is left aside'
+                if turned
+                else ''
+            )
+        )
     return image, labels
+
+
+def _bits(images: Sequence[Path]) -> int:
+    """Return the depth of a set's images of 16 bits: the most that some of them use."""
+    depth = Depth()
+    for path in images[:: -(-len(images) // DEPTH_IMAGES)]:
+        try:
+            values = pictures.stored(pictures.read_file(path), str(path)).values
+        except DataError:
+            break  # whoever reads it is told
+        if values.dtype != np.uint16:
+            break
+        depth.see(values)
+    return depth.bits
 
 
 def _image(pair: Pair) -> Path:
@@ -133,21 +172,20 @@ def _missing(layout: Layout, folder: Path, split: str) -> str:
         path = folder / _filled(layout, name, split)
         if not path.is_file():
             return f'there is no list {path}'
-    for pattern, suffix in ((layout.images, '.*'), (layout.labels, '')):
-        base, rest = _base(folder, _filled(layout, pattern, split))
+    for pattern in (layout.images, layout.labels):
+        pattern = _filled(layout, pattern, split)
+        base, rest = _base(folder, pattern)
         if not base.is_dir():
             return f'there is no folder {base}'
-        if not any(True for _ in base.glob(rest + suffix)):
-            return f'there are no files {rest} in {base}'
+        if not any(True for _ in _found(folder, pattern)):
+            jpeg = any(path.suffix.lower() in ('.jpg', '.jpeg') for path in base.iterdir())
+            hint = '; JPEG does not keep ids' if jpeg and pattern.endswith('.png') else ''
+            return f'there are no files {rest} in {base}{hint}'
     return ''
 
 
 def _pairs(layout: Layout, folder: Path, split: str, space: LabelSpace, spec: str) -> list[Pair]:
-    images = {
-        key: path
-        for key, path in _files(folder, _filled(layout, layout.images, split) + '.*').items()
-        if path.suffix.lower() in PICTURE_SUFFIXES
-    }
+    images = _files(folder, _filled(layout, layout.images, split))
     labels = _files(folder, _filled(layout, layout.labels, split))
     keys = list(images)
     if layout.names:
@@ -190,16 +228,30 @@ def _base(folder: Path, pattern: str) -> tuple[Path, str]:
 
 
 def _files(folder: Path, pattern: str) -> dict[tuple[str, ...], Path]:
-    """Return the files of a pattern by what stands for each `*`; a last `.*` is a suffix."""
+    """Return the files of a pattern by what stands for each `*`; DataError if it is not one."""
+    files: dict[tuple[str, ...], Path] = {}
+    for path, key in sorted(_found(folder, pattern)):
+        other = files.setdefault(key, path)
+        if other is not path:
+            raise DataError(f'{other} and {path} are two files of one name: take one away')
+    return files
+
+
+def _found(folder: Path, pattern: str) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Give the files of a pattern in any order, with what stands for each `*`.
+
+    A pattern that ends in `.png` is of label files of every kind that keeps values, one without
+    an ending of images.
+    """
     base, rest = _base(folder, pattern)
-    stem = re.escape(rest.removesuffix('.*')).replace(r'\*', '([^/]*)')
-    regex = re.compile(stem + (r'\.[^./]+' if rest.endswith('.*') else ''))
-    found = {}
-    for path in sorted(base.glob(rest)):
-        match = regex.fullmatch(path.relative_to(base).as_posix())
-        if match:
-            found[match.groups()] = path
-    return found
+    stem, ending = (rest, '') if Path(rest).suffix not in ('.png', '.mat') else rest.rsplit('.', 1)
+    suffixes = {'': PICTURE_SUFFIXES, 'png': LABEL_SUFFIXES, 'mat': ('.mat',)}[ending]
+    regex = re.compile(re.escape(stem).replace(r'\*', '([^/]*)') + r'\.[^./]+')
+    for path in base.glob(stem + '.*'):
+        relative = path.relative_to(base)
+        match = regex.fullmatch(relative.as_posix())
+        if match and path.suffix.lower() in suffixes and not is_leftover(relative):
+            yield path, match.groups()
 
 
 def _names(path: Path) -> list[str]:

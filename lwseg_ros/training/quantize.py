@@ -211,4 +211,4 @@ def _every(labelled: LabelledImages, phase: int, images: int) -> LabelledImages:
 
 
 def _images(labelled: LabelledImages) -> Iterator[Image]:
-    return (read_image(pair.image) for pair in labelled.pairs)
+    return (read_image(pair.image, pair.bits) for pair in labelled.pairs)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from lwseg_ros.datasets.shares import ClassShares
+
 
 class RunLog:
     """Tells of a run, in the one process of it that `writes`."""
@@ -38,6 +40,11 @@ class RunLog:
                 board = SummaryWriter(folder, purge_step=iteration + 1)
                 self._board = stack.enter_context(board)
             yield progress
+
+    def add_class_shares(self, data_sets: Iterable[ClassShares]) -> None:
+        """Tell the share of each class in some data sets."""
+        for shares in data_sets:
+            self._console.print(str(shares), highlight=False, markup=False, soft_wrap=True)
 
     def add_losses(
         self, iteration: int, losses: Mapping[str, float], rates: Mapping[str, float]

@@ -7,7 +7,7 @@ one would have seen, whatever the number of workers and however much of the data
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lwseg_ros.datasets.dataset import Pair, open_dataset, read_pair
+from lwseg_ros.datasets.shares import ClassShares
 from lwseg_ros.errors import DataError
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.training.recipe import Recipe, Source
@@ -44,13 +45,14 @@ class LoadedSource:
 
     `kept` are images uint8 `[H, W, 3]` with labels uint8 `[H, W]`; `unread` are the files of the
     others. `allowed` is int64 `[256]`: for each label the set of the target's classes, one bit
-    each.
+    each. `class_shares` are of what was read.
     """
 
     source: Source
     kept: list[tuple[Image, Image]]
     unread: tuple[Pair, ...]
     allowed: npt.NDArray[np.int64]
+    class_shares: ClassShares
 
     def __len__(self) -> int:
         return len(self.kept) + len(self.unread)
@@ -74,17 +76,42 @@ def load_source(
     unread: tuple[Pair, ...] = ()
     if source.data == GENERATED_DRIVE:
         kept, data_space = _render_drives(source.images, track)
+        shares = ClassShares(GENERATED_DRIVE, data_space)
+        for _, labels in kept:
+            shares.add(labels)
     else:
         data = open_dataset(source.data, source.split, root)
         data_space, left = data.label_space, keep_bytes
+        shares = ClassShares(data.name, data_space)
         for pair in track(data.pairs):
             image, labels = read_pair(pair)
+            shares.add(labels)
             left -= image.nbytes + labels.nbytes
             if left < 0:
                 break
             kept.append((image, labels))
         unread = data.pairs[len(kept) :]
-    return LoadedSource(source, kept, unread, allowed_bits(data_space, space))
+    return LoadedSource(source, kept, unread, allowed_bits(data_space, space), shares)
+
+
+def check_classes(sources: Iterable[LoadedSource], space: LabelSpace) -> None:
+    """Raise DataError if what is labelled cannot teach: see `ClassShares.check_unlabelled`.
+
+    Nor can one class alone. One that stands for any class says nothing, and does not count.
+    """
+    any_class = sum(1 << c.id for c in space.classes)
+    told: set[int] = set()
+    for loaded in sources:
+        sets = {int(loaded.allowed[label]) for label in loaded.class_shares.labelled}
+        if sets != {any_class}:
+            loaded.class_shares.check_unlabelled()
+        told |= sets
+    told.discard(0)
+    if len(told) < 2 and any_class not in told:
+        raise DataError(
+            'nothing but one class is labelled in the data to train on, or none: look at the '
+            f'label files, and at what the classes stand for in {space.name}'
+        )
 
 
 def allowed_bits(source: LabelSpace, target: LabelSpace) -> npt.NDArray[np.int64]:
@@ -127,6 +154,14 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         if self.recipe.photometric:
             image = photometric(image, self.recipe.photometric, rng)
         return torch.from_numpy(image), torch.from_numpy(loaded.allowed[labels])
+
+
+def plainly(batches: Iterable[Any]) -> Iterator[Any]:
+    """Give the batches of a DataLoader; a worker's DataError without the traceback around it."""
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(str(error).rpartition('DataError: ')[2].strip()) from None
 
 
 def start_worker(_number: int) -> None:

@@ -40,7 +40,14 @@ from lwseg_ros.training.objective import Objective, Teacher, Trainee
 from lwseg_ros.training.processes import start_processes, total
 from lwseg_ros.training.recipe import Recipe, in_iterations, learning_rates
 from lwseg_ros.training.run_log import RunLog
-from lwseg_ros.training.samples import GENERATED_DRIVE, Samples, load_source, start_worker
+from lwseg_ros.training.samples import (
+    GENERATED_DRIVE,
+    Samples,
+    check_classes,
+    load_source,
+    plainly,
+    start_worker,
+)
 from lwseg_ros.training.validation import Validation
 
 REPORT_EVERY = 50
@@ -128,7 +135,7 @@ class Trainer:
             batches = self._batches(progress)
             task = progress.add_task('training', total=recipe.iterations, completed=self.iteration)
             self._started = time.monotonic()
-            for images, allowed in batches:
+            for images, allowed in plainly(batches):
                 self._losses.append(self._step(images, allowed))
                 self.iteration += 1
                 losses = _means(self._losses[-REPORT_EVERY:])
@@ -157,13 +164,16 @@ class Trainer:
         return self.result
 
     def _batches(self, progress: Progress) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Load the data; give this process's part of each batch that is still to come."""
+        """Load and check the data; give this process's part of each batch still to come."""
         loading = progress.add_task('loading', total=len(self.recipe.train))
         sources = []
         for source in self.recipe.train:
             sources.append(load_source(source, self.space, self.root))
             progress.advance(loading)
         progress.remove_task(loading)
+        self.log.add_class_shares(loaded.class_shares for loaded in sources)
+        check_classes(sources, self.space)
+        self.log.add_class_shares(self.validation.class_shares())
         part = self.recipe.batch_size // self.fabric.world_size
         starts = (
             iteration * self.recipe.batch_size + self.fabric.global_rank * part

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from paths_for_tests import ROOT
+from pictures_for_tests import with_orientation
 
 from lwseg_ros.datasets.dataset import open_dataset, read_labels, read_pair
 from lwseg_ros.datasets.layouts import FORMATS
@@ -480,3 +481,89 @@ def test_the_table_of_the_documentation_names_every_format():
     lines = DOCS.read_text(encoding='utf-8').splitlines()
     rows = [line.split('`')[1] for line in lines if line.startswith('| `')]
     assert sorted(rows) == sorted(FORMATS)
+
+
+def numbered(root, images, labels):
+    """Write a `folder` data set of files named as given; labels are those of `MINE`."""
+    for part, names in (('images', images), ('labels', labels)):
+        for name in names:
+            write_image(root / part / 'none.png')
+            path = root / part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = np.full((2, 3, 3), 90, np.uint8) if part == 'images' else [[0, 5, 255]] * 2
+            _, data = cv2.imencode(path.suffix.lower(), np.array(picture, np.uint8))
+            path.write_bytes(data.tobytes())
+        (root / part / 'none.png').unlink()
+    (root / 'label_space.yaml').write_text(MINE)
+    return open_dataset('folder:.', 'all', root).pairs
+
+
+def test_files_of_every_kind_are_pairs_whatever_the_case_of_their_ending(tmp_path):
+    images = ['a.tif', 'b.webp', 'c.JPG', 'd.TIFF', 'e.ppm', 'f.Bmp', 'g.jpeg']
+    labels = ['a.PNG', 'b.tif', 'c.bmp', 'd.png', 'e.Tiff', 'f.pgm', 'g.png']
+    pairs = numbered(tmp_path, images, labels)
+    assert [(pair.image.name, pair.labels.name) for pair in pairs] == list(
+        zip(images, labels, strict=True)
+    )
+    for pair in pairs:
+        image, ids = read_pair(pair)
+        assert np.abs(image.astype(int) - 90).max() <= 3
+        np.testing.assert_array_equal(ids, [[0, 5, 255]] * 2)
+
+
+def test_what_systems_leave_behind_is_passed_over(tmp_path):
+    numbered(tmp_path, ['a.png', 'b.png'], ['a.png', 'b.png'])
+    for part in ('images', 'labels'):
+        for name in ('._a.png', '.DS_Store', '.ipynb_checkpoints/a-checkpoint.png', 'Thumbs.db'):
+            path = tmp_path / part / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b'\0\5\26\7')
+    pairs = open_dataset('folder:.', 'all', tmp_path).pairs
+    assert [pair.image.name for pair in pairs] == ['a.png', 'b.png']
+
+
+@pytest.mark.parametrize('part', ['images', 'labels'])
+def test_two_files_of_one_name_are_refused_naming_both(part, tmp_path):
+    names = {'images': ['a.png'], 'labels': ['a.png']}
+    names[part] = ['a.png', 'a.tif']
+    with pytest.raises(DataError, match=rf'{part}/a\.png and .*{part}/a\.tif are two files'):
+        numbered(tmp_path, **names)
+
+
+def test_labels_that_are_jpegs_are_told_so(tmp_path):
+    with pytest.raises(DataError, match=r'no files \*\.png in .*labels; JPEG does not keep ids'):
+        numbered(tmp_path, ['a.jpg'], ['a.jpg'])
+
+
+@pytest.mark.parametrize('file', ['image', 'labels'])
+@pytest.mark.parametrize('part', [0.4, 0.9])
+def test_cut_off_files_are_named(file, part, tmp_path):
+    (pair,) = numbered(tmp_path, ['a.jpg'], ['a.png'])
+    path = getattr(pair, file)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    with pytest.raises(DataError, match=f'^{path} is cut off or damaged'):
+        read_pair(pair)
+
+
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_pixels_are_as_stored_and_labels_of_a_turned_image_are_told_so(orientation, tmp_path):
+    (pair,) = numbered(tmp_path, ['a.jpg'], ['a.png'])
+    image, _ = read_pair(pair)
+    pair.image.write_bytes(with_orientation(pair.image.read_bytes(), orientation))
+    np.testing.assert_array_equal(read_pair(pair)[0], image)
+    write_labels(pair.labels, [[0, 5]] * 3)
+    with pytest.raises(DataError, match=r'a\.png is \(3, 2\), its image is \(2, 3\)') as error:
+        read_pair(pair)
+    assert ('EXIF' in str(error.value)) == (orientation == 6)
+
+
+def test_images_of_twelve_bits_are_stretched_alike(tmp_path):
+    """A dark one stays dark, whichever is read first."""
+    numbered(tmp_path, ['a.png', 'b.png'], ['a.png', 'b.png'])
+    for name, eight in (('a', 20), ('b', 240)):
+        values = np.full((2, 3, 3), round(eight * 4095 / 255), np.uint16)
+        cv2.imwrite(str(tmp_path / 'images' / f'{name}.png'), values)
+    for pair, eight in zip(
+        open_dataset('folder:.', 'all', tmp_path).pairs, (20, 240), strict=True
+    ):
+        assert (read_pair(pair)[0] == eight).all()

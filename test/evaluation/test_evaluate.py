@@ -1,6 +1,7 @@
 """Labelled folders and the comparison of a model's labels with them."""
 
 import json
+import re
 from dataclasses import replace
 
 import cv2
@@ -231,3 +232,43 @@ def test_a_missing_folder_is_told_before_the_work(option, idd):
     done = CliRunner().invoke(app, ['evaluate', 'no_such_model', *data, option, out])
     assert isinstance(done.exception, LwsegError)
     assert 'make the folder' in str(done.exception)
+
+
+def evaluated(tiny_model, root):
+    data = ('--data', 'idd_lite:idd', '--split', 'val', '--data-root', str(root))
+    return CliRunner().invoke(app, ['evaluate', str(tiny_model), *data])
+
+
+def test_the_command_tells_the_share_of_each_class(tiny_model, painted_idd):
+    done = evaluated(tiny_model, painted_idd)
+    assert re.search(
+        r'val: of the labelled pixels sky \d+\.\d%, drivable \d+\.\d%; never .*; '
+        r'\d\.\d% of all pixels are unlabelled',
+        done.output,
+    )
+
+
+@pytest.mark.parametrize(
+    ('table', 'message'),
+    [({6: 255}, 'and 255 alone'), ({0: 6, 255: 6}, 'every labelled pixel is sky')],
+)
+def test_labels_that_tell_nothing_stop_the_command(tiny_model, painted_idd, table, message):
+    for path in (painted_idd / 'idd/labels/val').iterdir():
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        for old, new in table.items():
+            labels[labels == old] = new
+        cv2.imwrite(str(path), labels)
+    done = evaluated(tiny_model, painted_idd)
+    assert isinstance(done.exception, DataError)
+    assert message in str(done.exception)
+
+
+def test_a_run_without_any_figure_is_an_error(tiny_model, painted_idd):
+    (painted_idd / 'idd/label_space.yaml').write_text(
+        'name: odd\nclasses:\n  - {id: 0, name: a, color: [1, 2, 3]}\n'
+        '  - {id: 6, name: b, color: [3, 2, 1]}\nmappings: {camvid: {}}\n'
+    )
+    data = ('--data', 'folder:idd', '--split', 'val', '--data-root', str(painted_idd))
+    done = CliRunner().invoke(app, ['evaluate', str(tiny_model), *data])
+    assert isinstance(done.exception, DataError)
+    assert 'there is no figure of odd/val' in str(done.exception)

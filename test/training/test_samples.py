@@ -16,8 +16,14 @@ from lwseg_ros.datasets.dataset import open_dataset  # noqa: E402
 from lwseg_ros.errors import DataError  # noqa: E402
 from lwseg_ros.label_space import LabelSpace  # noqa: E402
 from lwseg_ros.training.losses import label_set_loss  # noqa: E402
-from lwseg_ros.training.recipe import load_recipe  # noqa: E402
-from lwseg_ros.training.samples import Samples, load_source, start_worker  # noqa: E402
+from lwseg_ros.training.recipe import Source, load_recipe  # noqa: E402
+from lwseg_ros.training.samples import (  # noqa: E402
+    Samples,
+    check_classes,
+    load_source,
+    plainly,
+    start_worker,
+)
 
 DOCS = ROOT / 'docs' / 'datasets.md'
 
@@ -175,3 +181,58 @@ def test_the_documented_folder_and_recipe_work(tmp_path):
     assert yard.name == 'my_yard/val'
     table = space.lookup_table(yard.label_space)
     assert table[space.class_id('car')] == yard.label_space.class_id('obstacle')
+
+
+def sources_of(root, *labels):
+    """Write one data set for each of some labels, and open them as a recipe does."""
+    space = (
+        'name: lane\nclasses:\n  - {id: 0, name: elsewhere, color: [0, 0, 0]}\n'
+        '  - {id: 1, name: drivable, color: [0, 0, 9]}\n'
+        'mappings: {camvid: {drivable: road, elsewhere: ANY}}\n'
+    ).replace('ANY', f'[{", ".join(LabelSpace.load("camvid").names)}]')
+    sources = []
+    for number, values in enumerate(labels):
+        for part, content in (('images', 9), ('labels', 0)):
+            (root / str(number) / part).mkdir(parents=True)
+            picture = np.full((1, len(values)), content, np.uint8)
+            picture[:] = values if part == 'labels' else content
+            cv2.imwrite(str(root / str(number) / part / 'a.png'), picture)
+        (root / str(number) / 'label_space.yaml').write_text(space)
+        source = Source(data=f'folder:{number}', share=1, split='all')
+        sources.append(load_source(source, LabelSpace.load('camvid'), root))
+    return sources
+
+
+@pytest.mark.parametrize(
+    ('labels', 'message'),
+    [
+        ([(1, 255)], '255 alone'),
+        ([(0, 1), (1, 255)], '255 alone'),
+        ([(1, 1)], 'nothing but one class'),
+        ([(255, 255)], 'nothing but one class'),
+        ([(0, 1)], ''),
+        ([(0, 0)], ''),  # elsewhere may be anything: it says nothing
+        ([(0, 255)], ''),
+        ([(1, 1), (0, 255)], ''),
+    ],
+)
+def test_a_training_stops_where_one_class_alone_is_labelled(labels, message, tmp_path):
+    sources, space = sources_of(tmp_path, *labels), LabelSpace.load('camvid')
+    if not message:
+        check_classes(sources, space)
+        return
+    with pytest.raises(DataError, match=message):
+        check_classes(sources, space)
+
+
+def test_a_workers_error_is_one_sentence():
+    """PyTorch raises it again with the traceback of the worker around it."""
+
+    def batches():
+        yield 1
+        raise DataError('Caught DataError in worker 0.\nTraceback:\n  x.DataError: a.png is cut\n')
+
+    given = plainly(batches())
+    assert next(given) == 1
+    with pytest.raises(DataError, match='^a.png is cut$'):
+        next(given)
