@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.errors import DataError
-from lwseg_ros.plain_data import NOT_AS_WANTED, read_yaml
+from lwseg_ros.plain_data import NOT_AS_WANTED, flag, number, read_yaml
 from lwseg_ros.share import share_directory
 
 IGNORE_ID = 255
@@ -74,7 +74,7 @@ class LabelSpace:
                     _class_id(entry['id']),
                     str(entry['name']),
                     _color(entry['color']),
-                    bool(entry.get('drivable', False)),
+                    _drivable(entry),
                 )
                 for entry in content['classes']
             )
@@ -238,14 +238,21 @@ def _shipped(name: str) -> LabelSpace:
     return LabelSpace.from_dict(read_yaml(path, 'label space'), where=str(path))
 
 
+def _drivable(entry: Mapping[str, Any]) -> bool:
+    try:
+        return flag(entry.get('drivable', False))
+    except ValueError as error:
+        raise ValueError(f'drivable of the class {entry["name"]}: {error}') from None
+
+
 def _class_id(value: Any) -> int:
-    if not isinstance(value, int) or not 0 <= value < IGNORE_ID:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < IGNORE_ID:
         raise ValueError(f'class id {value!r} is not a whole number from 0 to {IGNORE_ID - 1}')
     return value
 
 
 def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in value)
+    red, green, blue = (int(number(v)) for v in value)
     if not all(0 <= v <= 255 for v in (red, green, blue)):
         raise ValueError(f'color {value!r} is not three numbers from 0 to 255')
     return red, green, blue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,29 @@ def read_yaml(path: Path, what: str) -> Any:
     except (yaml.YAMLError, *NOT_AS_WANTED) as error:
         reason = ' '.join(str(error).split())[:300]
         raise DataError(f'{what} {path} is not YAML: {reason}') from None
+
+
+def flag(value: Any) -> bool:
+    """Return what YAML or JSON reads as a boolean; ValueError of anything else, be it "false"."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{value!r} is no flag: write true or false, without quotes')
+    return value
+
+
+def number(value: Any) -> float:
+    """Return a finite number, a text of one, or of a fraction; ValueError of a flag and the rest.
+
+    `1e-4` and `1/255` are texts in YAML 1.1.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f'{value!r} is a flag: write a number')
+    try:
+        found = float(Fraction(value) if isinstance(value, str) and '/' in value else value)
+    except ArithmeticError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError(f'{value!r} is no finite number')
+    return found
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -128,7 +128,9 @@ def test_mapping_by_user_file(tmp_path):
         ({'classes': []}, 'no classes'),
         ({'classes': [TWO['classes'][0], TWO['classes'][0]]}, 'id 0 twice'),
         ({'classes': [{'id': 255, 'name': 'x', 'color': [0, 0, 0]}]}, '0 to 254'),
+        ({'classes': [{'id': True, 'name': 'x', 'color': [0, 0, 0]}]}, 'class id True'),
         ({'classes': [{'id': 0, 'name': 'x', 'color': [0, 0]}]}, 'not a label space'),
+        ({'classes': [{'id': 0, 'name': 'x', 'color': [True, 0, 0]}]}, 'True is a flag'),
         ({'classes': [{'name': 'x', 'color': [0, 0, 0]}]}, 'id'),
         ({'mappings': {'camvid': {'maybe': 'road'}}}, 'no such class'),
     ],
@@ -137,6 +139,18 @@ def test_wrong_content_is_one_sentence(change, message):
     with pytest.raises(DataError, match=message) as error:
         LabelSpace.from_dict({**TWO, **change})
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('written', ['"false"', '"true"', "'no'", '0', '1', '2', '"1"', '[]', ''])
+def test_only_what_yaml_reads_as_a_boolean_is_drivable_or_not(written, tmp_path):
+    path = tmp_path / 'mine.yaml'
+    text = 'name: mine\nclasses:\n  - {id: 0, name: floor, color: [0, 0, 0], drivable: VALUE}\n'
+    path.write_text(text.replace('VALUE', written))
+    with pytest.raises(DataError, match='drivable of the class floor: .*without quotes'):
+        LabelSpace.load(path)
+    for sound, drivable in {'true': 1, 'yes': 1, 'On': 1, 'false': 0, 'no': 0, 'OFF': 0}.items():
+        path.write_text(text.replace('VALUE', sound))
+        assert len(LabelSpace.load(path).drivable_ids) == drivable
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):

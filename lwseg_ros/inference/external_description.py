@@ -21,13 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from lwseg_ros.errors import DataError, ModelError
 from lwseg_ros.label_space import LabelSpace
-from lwseg_ros.plain_data import NOT_AS_WANTED, read_yaml
+from lwseg_ros.plain_data import NOT_AS_WANTED, number, read_yaml
 
 _KEYS = {
     '': ('name', 'label_space', 'input', 'output'),
@@ -86,7 +85,7 @@ class Description:
             size=_size(given['size']) if 'size' in given else None,
             color=_choice(given, 'color'),
             input_layout=_choice(given, 'layout'),
-            scale=float(Fraction(str(given.get('scale', '1/255')))),
+            scale=number(given.get('scale', '1/255')),
             mean=_three(given, 'mean', 0.0),
             std=_three(given, 'std', 1.0),
             output=str(produced['name']) if 'name' in produced else None,
@@ -118,7 +117,7 @@ def _three(section: Mapping[str, Any], key: str, default: float) -> tuple[float,
     values = section.get(key, [default] * 3)
     if not isinstance(values, list) or len(values) != 3:
         raise ValueError(f'{key} is a list of three numbers, not {values!r}')
-    first, second, third = (float(value) for value in values)
+    first, second, third = (number(value) for value in values)
     if key == 'std' and min(first, second, third) <= 0:
         raise ValueError(f'std {values} must be positive')
     return first, second, third
@@ -128,7 +127,7 @@ def _size(value: Any) -> tuple[int, int]:
     if (
         not isinstance(value, list)
         or len(value) != 2
-        or not all(isinstance(extent, int) and extent > 0 for extent in value)
+        or not all(type(extent) is int and extent > 0 for extent in value)
     ):
         raise ValueError(f'size is [height, width], not {value!r}')
     return value[0], value[1]

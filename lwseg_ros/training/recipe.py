@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lwseg_ros.errors import DataError
-from lwseg_ros.plain_data import read_yaml
+from lwseg_ros.plain_data import flag, number, read_yaml
 
 T = TypeVar('T')
 
@@ -217,6 +218,20 @@ def _build(kind: type[T], content: Any, where: str) -> T:
     return kind(**values)
 
 
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return int(value)
+
+
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    'bool': flag,
+    'int': _whole,
+    'float': number,
+    'str': str,
+}
+
+
 def _convert(kind: str, value: Any, where: str) -> Any:
     try:
         if kind == 'tuple[Source, ...]':
@@ -226,15 +241,12 @@ def _convert(kind: str, value: Any, where: str) -> Any:
         if kind == 'tuple[Stage, ...]':
             return tuple(_build(Stage, v, where) for v in value)
         if kind.startswith('tuple['):
-            number = int if 'int' in kind else float
-            first, second = (number(v) for v in value)
+            first, second = (_SCALARS['int' if 'int' in kind else 'float'](v) for v in value)
             return first, second
         if kind == 'dict[str, float]':
-            return {str(k): float(v) for k, v in value.items()}
-        if kind == 'bool' and not isinstance(value, bool):
-            raise TypeError
-        if kind in ('int', 'float', 'str'):
-            return {'int': int, 'float': float, 'str': str}[kind](value)
+            return {str(k): number(v) for k, v in value.items()}
+        if kind in _SCALARS:
+            return _SCALARS[kind](value)
     except (TypeError, ValueError, AttributeError):
         raise DataError(f'{where} is {value!r}, wanted {kind}') from None
     return value

@@ -73,6 +73,12 @@ def test_defaults_of_the_table_are_those_of_the_code(tmp_path: Path) -> None:
         load(tmp_path, 'name: model')
 
 
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    text = 'label_space: camvid\ninput: {scale: 1e-2, mean: [1e-1, 2e-1, 0.3], std: [1, 2, 3]}'
+    read = load(tmp_path, text)
+    assert (read.scale, read.mean, read.std) == (0.01, (0.1, 0.2, 0.3), (1, 2, 3))
+
+
 def test_every_example_can_be_read(tmp_path: Path) -> None:
     shipped = Description.load(ROOT / 'config' / 'models' / 'twinlitenet_bdd100k.yaml')
     read = [load(tmp_path, example) for example in EXAMPLES]

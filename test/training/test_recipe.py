@@ -41,6 +41,9 @@ def read(tmp_path: Path, text: str):
         (RECIPE + 'optimizer: lion\n', 'wanted one of adamw, sgd'),
         (RECIPE + 'precision: int8\n', 'wanted one of bf16-mixed, fp32, fp16-mixed'),
         (RECIPE + 'frozen_batch_norm: 1\n', 'frozen_batch_norm is 1, wanted bool'),
+        (RECIPE + 'frozen_batch_norm: "false"\n', "frozen_batch_norm is 'false', wanted bool"),
+        (RECIPE + 'iterations: yes\n', 'iterations is True, wanted int'),
+        (RECIPE + 'weight_decay: yes\n', 'weight_decay is True, wanted float'),
         (RECIPE + 'ohem_threshold: 7\n', 'ohem_threshold'),
         (RECIPE.replace('[64, 64]', '[64]'), 'crop_size'),
         ('- a list', 'not a mapping'),
@@ -51,6 +54,11 @@ def test_wrong_recipe_is_one_sentence(text, message, tmp_path):
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path, text)
     assert '\n' not in str(error.value)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    recipe = read(tmp_path, RECIPE + 'weight_decay: 1e-4\nfrozen_batch_norm: yes\n')
+    assert (recipe.weight_decay, recipe.frozen_batch_norm) == (1e-4, True)
 
 
 def test_warm_up_then_poly(tmp_path):
