@@ -15,6 +15,7 @@ from lwseg_ros.errors import ModelError
 from lwseg_ros.files import sha256
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import BackendOptions
+from lwseg_ros.inference.check_images import check_images
 from lwseg_ros.inference.graph import (
     ImageToLabels,
     export_onnx,
@@ -26,7 +27,7 @@ from lwseg_ros.inference.half_precision import LARGEST_HALF
 from lwseg_ros.inference.model_file import model_kind, read_model_info
 from lwseg_ros.inference.model_info import ModelInfo
 from lwseg_ros.inference.model_source import ModelSource
-from lwseg_ros.inference.self_check import check_images, label_agreement
+from lwseg_ros.inference.self_check import label_agreement
 
 LEAST_AGREEMENT = 0.995
 """The share of pixels on which the exported model must name the class that PyTorch names."""

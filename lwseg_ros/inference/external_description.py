@@ -56,6 +56,11 @@ class Description:
     kind: str
     output_layout: str
 
+    @property
+    def class_axis(self) -> int:
+        """The dimension of the output that has the classes, unless it holds labels."""
+        return 1 if self.output_layout == 'nchw' else 3
+
     @classmethod
     def load(cls, path: Path) -> Description:
         """Read the YAML file; ModelError names the line that is wrong."""

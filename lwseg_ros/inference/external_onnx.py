@@ -6,36 +6,26 @@ centres on centres, as PyTorch does it unless told otherwise.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import math
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto, compose, helper
 
 from lwseg_ros.errors import LwsegError, ModelError
+from lwseg_ros.inference.check_images import check_images, plain_images
+from lwseg_ros.inference.external_builder import GraphBuilder
+from lwseg_ros.inference.external_check import Shape, check_input, check_output
 from lwseg_ros.inference.external_description import Description
+from lwseg_ros.inference.external_ends import GraphEnds
+from lwseg_ros.inference.external_file import load_onnx
+from lwseg_ros.inference.external_run import Seen, observe
 from lwseg_ros.inference.model_info import EXTERNAL, ModelInfo
 from lwseg_ros.label_space import IGNORE_ID
 
-try:
-    import onnx
-    from onnx import (
-        TensorProto,
-        compose,
-        external_data_helper,
-        helper,
-        numpy_helper,
-        shape_inference,
-        version_converter,
-    )
-except ModuleNotFoundError as error:
-    raise ModelError(
-        'a model that was not made by lwseg needs the onnx package: pip install onnx'
-    ) from error
-
-_OLDEST_OPSET = 13
 _IR_VERSION = 8
 # As in graph.py.
 _EXCLUDED = -1e4
@@ -62,19 +52,31 @@ def wrap_external(path: Path, description_path: Path) -> tuple[ModelInfo, bytes,
 
 
 def _wrap(path: Path, description: Description) -> tuple[ModelInfo, bytes, bool]:
-    model = compose.add_prefix(_load(path), 'external/')
+    model = compose.add_prefix(load_onnx(path), 'external/')
     source = _single_input(path, model)
     output = _chosen_output(path, model, description)
     size, fixed = _input_size(path, source, description)
+    ends = GraphEnds(model.graph)
+    check_input(path, description, source, ends)
 
-    builder = _Builder(model)
+    builder = GraphBuilder(model)
     _feed(builder, source, description)
     builder.nodes.extend(model.graph.node)
+    seen = _observed(model, builder, output.name, size, description)
+    shape = tuple(_shape(output)) if seen is None else seen.shape
+    check_output(path, description, ends, output.name, shape, seen)
     if description.kind == 'labels':
-        _answer_from_labels(builder, output.name, description)
+        labels = _labels(builder, path, output.name, shape, size, fixed)
+        _answer_from_labels(builder, labels, description)
     else:
-        logits, given = _logits(builder, path, output, description)
-        _answer_from_logits(builder, logits, upsample=not fixed or given != size)
+        logits, given = _logits(builder, path, output, shape, description)
+        _check_extents(path, given, size)
+        _answer_from_logits(
+            builder,
+            logits,
+            upsample=not fixed or given != size,
+            are_probabilities=description.kind == 'probabilities',
+        )
 
     space = description.label_space
     extents = ['batch', *(size if fixed else ('height', 'width'))]
@@ -86,16 +88,6 @@ def _wrap(path: Path, description: Description) -> tuple[ModelInfo, bytes, bool]
         helper.make_tensor_value_info(name, TensorProto.UINT8, extents)
         for name in ('labels', 'confidence', 'drivable')
     )
-    graph = model.graph
-    for field, content in (
-        (graph.node, builder.nodes),
-        (graph.input, inputs),
-        (graph.output, outputs),
-        (graph.value_info, ()),
-    ):
-        del field[:]
-        field.extend(content)
-    model.ir_version = max(model.ir_version, _IR_VERSION)
     info = ModelInfo(
         name=description.name,
         network=EXTERNAL,
@@ -104,55 +96,36 @@ def _wrap(path: Path, description: Description) -> tuple[ModelInfo, bytes, bool]
         mean=description.mean,
         std=description.std,
     )
-    return info, model.SerializeToString(), fixed
+    return info, _serialized(model, builder.nodes, inputs, outputs), fixed
 
 
-def _load(path: Path) -> Any:
-    """Read an ONNX file, with external data from its own folder only, at a usable opset."""
-    model = onnx.load(str(path), load_external_data=False)
-    for tensor in _tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            _take_in(tensor, path)
-    if _opset(model) < _OLDEST_OPSET:
-        model = version_converter.convert_version(model, _OLDEST_OPSET)
-    return shape_inference.infer_shapes(model)
+def _observed(
+    model: Any, builder: GraphBuilder, output: str, size: tuple[int, int], description: Description
+) -> Seen | None:
+    """Return what the network itself gives for test images, fed as the description says."""
+    nodes = [*builder.nodes, helper.make_node('Cast', [output], ['raw'], to=TensorProto.FLOAT)]
+    image = helper.make_tensor_value_info('image', TensorProto.UINT8, [1, *size, 3])
+    raw = helper.make_tensor_value_info('raw', TensorProto.FLOAT, None)
+    images = zip_longest(check_images(size), plain_images(size))
+    graph = _serialized(model, nodes, [image], [raw])
+    mixed = [image for pair in images for image in pair if image is not None]
+    return observe(graph, mixed, description.class_axis)
 
 
-def _take_in(tensor: Any, path: Path) -> None:
-    """Read the external data of a tensor, from a file in the folder of the model only."""
-    folder = path.parent.resolve()
-    location = {e.key: e.value for e in tensor.external_data}.get('location', '')
-    refusal = ModelError(
-        f'{path} wants its weights from {location!r}, which is not a file in its own folder: put '
-        'the data beside the model'
-    )
-    try:
-        data = (folder / location).resolve()
-    except (OSError, RuntimeError, ValueError):  # too long, a circle of links, a null byte
-        raise refusal from None
-    if not data.is_relative_to(folder) or not os.path.isfile(data):
-        raise refusal
-    try:
-        external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-    except Exception as error:  # of its own, for links and offsets
-        raise ModelError(f'{path} cannot take its weights from {location!r}: {error}') from None
-    tensor.data_location = TensorProto.DEFAULT
-    del tensor.external_data[:]
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """Go through all tensors in an ONNX message, wherever in it."""
-    if isinstance(message, TensorProto):
-        yield message
-        return
-    for field, content in message.ListFields():
-        if field.message_type is not None:
-            for part in [content] if hasattr(content, 'ListFields') else content:
-                yield from _tensors(part)
-
-
-def _opset(model: Any) -> int:
-    return max((o.version for o in model.opset_import if o.domain in ('', 'ai.onnx')), default=0)
+def _serialized(model: Any, nodes: Any, inputs: Any, outputs: Any) -> bytes:
+    """Return a model with the weights of this one."""
+    graph = model.graph
+    for field, values in (
+        (graph.node, nodes),
+        (graph.input, inputs),
+        (graph.output, outputs),
+        (graph.value_info, ()),
+    ):
+        del field[:]
+        field.extend(values)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _single_input(path: Path, model: Any) -> Any:
@@ -196,44 +169,7 @@ def _input_size(path: Path, source: Any, description: Description) -> tuple[tupl
     return description.size, False
 
 
-class _Builder:
-    """Collects the nodes around a model; each method returns the name of its result."""
-
-    def __init__(self, model: Any) -> None:
-        self._weights = model.graph.initializer
-        self._opset = _opset(model)
-        self.nodes: list[Any] = []
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        name = f'constant_{len(self._weights)}'
-        self._weights.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def add(self, kind: str, *inputs: str, output: str = '', **attributes: Any) -> str:
-        output = output or f'{kind.lower()}_{len(self.nodes)}'
-        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
-        return output
-
-    def over_classes(self, kind: str, planes: str) -> str:
-        """Reduce over axis 1; ReduceMax takes its axes as an input from opset 18 on."""
-        if kind == 'ReduceMax' and self._opset < 18:
-            return self.add(kind, planes, axes=[1], keepdims=1)
-        return self.add(kind, planes, self.constant([1], np.int64), keepdims=1)
-
-    def extents(self, tensor: str, *axes: int) -> str:
-        """Return the extents of a tensor along some axes."""
-        return self.add('Gather', self.add('Shape', tensor), self.constant(axes, np.int64))
-
-    def upsample(self, planes: str) -> str:
-        """Return [N, C, h, w] at the size of the image."""
-        size = self.add('Concat', self.extents(planes, 0, 1), self.extents('image', 1, 2), axis=0)
-        return self.add('Resize', planes, '', '', size, mode='linear')
-
-    def is_drivable(self, vector: str, labels: str) -> str:
-        return self.add('Greater', self.add('Gather', vector, labels), self.constant(0.5))
-
-
-def _feed(builder: _Builder, source: Any, description: Description) -> None:
+def _feed(builder: GraphBuilder, source: Any, description: Description) -> None:
     """Turn the image uint8 [N, h, w, 3] RGB into the network's input."""
     add, constant = builder.add, builder.constant
     std = np.array(description.std)
@@ -248,25 +184,33 @@ def _feed(builder: _Builder, source: Any, description: Description) -> None:
 
 
 def _logits(
-    builder: _Builder, path: Path, output: Any, description: Description
-) -> tuple[str, tuple[int | None, ...]]:
+    builder: GraphBuilder, path: Path, output: Any, shape: Shape, description: Description
+) -> tuple[str, Shape]:
     """Return logits [N, C, h, w], and (h, w) as far as they are known."""
     add, constant = builder.add, builder.constant
-    space, shape = description.label_space, _shape(output)
-    if len(shape) != 4:
+    space = description.label_space
+    squeezed = len(shape) == 3 and shape[0] in (1, None) and space.num_classes == 2
+    if len(shape) != 4 and not squeezed:
         raise ModelError(
-            f'{path} has an output {_plain(output.name)} {shape}; {description.kind} have four '
-            'dimensions'
+            f'{path} has an output {_plain(output.name)} {list(shape)}; {description.kind} have '
+            'four dimensions'
         )
     logits = add('Cast', output.name, to=TensorProto.FLOAT)
-    if description.output_layout == 'nhwc':
+    if squeezed:
+        logits = add('Unsqueeze', logits, constant([1], np.int64))
+        shape = (shape[0], 1, *shape[1:])
+    planes, *others = shape[1], shape[3]
+    if description.output_layout == 'nhwc' and not squeezed:
         logits = add('Transpose', logits, perm=[0, 3, 1, 2])
-        shape = [shape[0], shape[3], shape[1], shape[2]]
-    single = shape[1] == 1 and space.num_classes == 2
-    if shape[1] not in (None, space.num_classes) and not single:
+        planes, *others = shape[3], shape[1]
+        shape = (shape[0], shape[3], shape[1], shape[2])
+    single = planes == 1 and space.num_classes == 2
+    if planes not in (None, space.num_classes) and not single:
+        other = 'nchw' if description.output_layout == 'nhwc' else 'nhwc'
+        hint = f': set output.layout: {other}' if others == [space.num_classes] else ''
         raise ModelError(
-            f'{path} has an output of {shape[1]} classes, but the label space {space.name} of '
-            f'its description has {space.num_classes}'
+            f'{path} has an output of {planes} classes, but the label space {space.name} of '
+            f'its description has {space.num_classes}{hint}'
         )
     if description.kind == 'probabilities':
         if single:
@@ -277,8 +221,59 @@ def _logits(
     return logits, (shape[2], shape[3])
 
 
-def _answer_from_logits(builder: _Builder, logits: str, upsample: bool) -> None:
-    """Do what the last half of `ImageToLabels.forward` does."""
+def _labels(
+    builder: GraphBuilder,
+    path: Path,
+    output: str,
+    shape: Shape,
+    size: tuple[int, int],
+    fixed: bool,
+) -> str:
+    """Return labels of the image's size, as floats: 256 would be class 0 in 8 bits."""
+    add, constant = builder.add, builder.constant
+    labels = add('Cast', output, to=TensorProto.FLOAT)
+    first = 1 if len(shape) > 2 else 0
+    axes = [axis for axis in range(first, len(shape)) if shape[axis] != 1]
+    given = tuple(shape[axis] for axis in axes)
+    if len(axes) != 2:
+        extents = [extent for extent in given if extent is not None]
+        if extents and len(extents) == len(axes) and math.prod(extents) != math.prod(size):
+            raise _unlike(path, given, size)
+        return labels
+    _check_extents(path, given, size)
+    if fixed and given == size:
+        return labels
+    one = constant([1, 1], np.int64)
+    plane = add('Reshape', labels, add('Concat', one, builder.extents(labels, *axes), axis=0))
+    enlarged = add('Concat', one, builder.extents('image', 1, 2), axis=0)
+    return add('Resize', plane, '', '', enlarged, mode='nearest')
+
+
+def _check_extents(path: Path, given: Shape, size: tuple[int, int]) -> None:
+    """ModelError unless an output has the shape of the image, be it smaller or larger."""
+    rows, columns = given
+    height, width = size
+    if rows is None or columns is None:
+        return
+    if abs(rows - columns * height / width) > 1 and abs(columns - rows * width / height) > 1:
+        raise _unlike(path, given, size)
+
+
+def _unlike(path: Path, given: Shape, size: tuple[int, int]) -> ModelError:
+    return ModelError(
+        f'{path} gives {"x".join(map(str, given))} for an image of {size[0]}x{size[1]} (height x '
+        'width), which is not its shape: look at output.layout, or export it again'
+    )
+
+
+def _answer_from_logits(
+    builder: GraphBuilder, logits: str, upsample: bool, are_probabilities: bool
+) -> None:
+    """Do what the last half of `ImageToLabels.forward` does.
+
+    Logits that are logarithms of probabilities stay these, where they do not add up to 1: those of
+    a sigmoid for each class may all be low, and no class is sure then.
+    """
     add, constant = builder.add, builder.constant
     zero, most, excluded = constant(0), constant(255), constant(_EXCLUDED)
     total = add('Abs', builder.over_classes('ReduceSum', logits))
@@ -287,7 +282,11 @@ def _answer_from_logits(builder: _Builder, logits: str, upsample: bool) -> None:
 
     top = builder.over_classes('ReduceMax', logits)
     others = builder.over_classes('ReduceSum', add('Exp', add('Sub', logits, top)))
-    probability = add('Where', finite, add('Reciprocal', others), constant(_BROKEN))
+    probability = add('Reciprocal', others)
+    if are_probabilities:
+        total = builder.over_classes('ReduceSum', add('Exp', logits))
+        probability = add('Mul', probability, add('Min', total, constant(1)))
+    probability = add('Where', finite, probability, constant(_BROKEN))
     vector = add('Reshape', 'drivable_classes', constant([1, -1, 1, 1], np.int64))
     counts = add('Greater', vector, constant(0.5))
     best_drivable = builder.over_classes('ReduceMax', add('Where', counts, logits, excluded))
@@ -313,17 +312,16 @@ def _answer_from_logits(builder: _Builder, logits: str, upsample: bool) -> None:
         add('Cast', result, output=name, to=TensorProto.UINT8)
 
 
-def _answer_from_labels(builder: _Builder, labels: str, description: Description) -> None:
-    """Take ready labels at the image's size as certain; those of no class are unlabelled."""
+def _answer_from_labels(builder: GraphBuilder, labels: str, description: Description) -> None:
+    """Take float labels of the image's size as certain; those of no class are unlabelled."""
     add, constant = builder.add, builder.constant
     classes = description.label_space.num_classes
     most = constant(255, np.uint8)
     shape = builder.extents('image', 0, 1, 2)
-    # As floats: 256 would be class 0 in 8 bits, and NaN is of no class.
-    values = add('Cast', labels, to=TensorProto.FLOAT)
-    from_zero = add('Greater', values, constant(-0.5))
-    is_class = add('And', from_zero, add('Less', values, constant(classes - 0.5)))
-    known = add('Where', is_class, values, constant(IGNORE_ID))
+    # NaN is of no class.
+    from_zero = add('Greater', labels, constant(-0.5))
+    is_class = add('And', from_zero, add('Less', labels, constant(classes - 0.5)))
+    known = add('Where', is_class, labels, constant(IGNORE_ID))
     add('Reshape', add('Cast', known, to=TensorProto.UINT8), shape, output='labels')
     unused = constant(np.zeros(256 - classes))
     vector = add('Concat', 'drivable_classes', unused, axis=0)

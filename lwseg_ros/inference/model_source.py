@@ -85,15 +85,23 @@ def find_model(
     if description is None and METADATA_KEY not in metadata and beside.is_file():
         description = beside
     if description is not None and kind == 'onnx':
-        from lwseg_ros.inference.external_onnx import wrap_external
-
-        info, graph, fixed_size = wrap_external(path, Path(description))
+        info, graph, fixed_size = _wrap(path, Path(description))
         return ModelSource(path, info, onnx=graph, fixed_size=fixed_size)
     if kind == 'safetensors':
         return ModelSource(path, read_model_info(path), safetensors=path)
     if METADATA_KEY in metadata and has_external_weights(path):
         raise ModelError(f'{path} keeps its weights in other files; a model is one file')
     return ModelSource(path, read_model_info(path), onnx=path)
+
+
+def _wrap(path: Path, description: Path) -> tuple[ModelInfo, bytes, bool]:
+    try:
+        from lwseg_ros.inference.external_onnx import wrap_external
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            'a model that was not made by lwseg needs the onnx package: pip install onnx'
+        ) from error
+    return wrap_external(path, description)
 
 
 def summarize_model(

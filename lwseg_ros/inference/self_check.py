@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from lwseg_ros.inference.backends.base import Backend
+from lwseg_ros.inference.check_images import check_images
 from lwseg_ros.inference.model_info import ModelInfo
 
 LEAST_AGREEMENT = 0.99
 """The share of pixels on which a reduced precision must name the class that fp32 names."""
-
-_CHECK_IMAGES = 4
 
 
 def label_agreement(
@@ -45,15 +42,3 @@ def refusal(agreement: float) -> str:
             f'{100 * LEAST_AGREEMENT:g} % are wanted'
         )
     return ''
-
-
-def check_images(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Return seeded images uint8 `[1, h, w, 3]`: coarse colours with noise on them."""
-    random = np.random.default_rng(0)
-    images = []
-    for _ in range(_CHECK_IMAGES):
-        coarse = random.integers(0, 224, (8, 12, 3), dtype=np.uint8)
-        image = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_LINEAR)
-        noise = random.integers(0, 32, image.shape, dtype=np.uint8)
-        images.append((np.asarray(image, np.uint8) + noise)[np.newaxis])
-    return images

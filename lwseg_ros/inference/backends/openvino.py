@@ -21,6 +21,7 @@ from lwseg_ros.inference.backends.base import (
     require_onnx,
 )
 from lwseg_ros.inference.model_source import ModelSource
+from lwseg_ros.inference.openvino_core import openvino_core
 
 _HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
@@ -44,7 +45,7 @@ class OpenVinoBackend(Backend):
     @classmethod
     def open(cls, source: ModelSource, options: BackendOptions) -> OpenVinoBackend:
         """Read the ONNX graph, fix its shapes and compile it."""
-        core = _core()
+        core = openvino_core()
         device = options.device.upper() or 'CPU'
         quantized = source.info.precision == 'int8'
         precision = _precision(core, device, options.precision, quantized)
@@ -142,20 +143,10 @@ def adds_int8_exactly() -> bool:
     scale = opset8.constant(np.ones((channels, 1, 1, 1), np.float32))
     weights = opset8.multiply(opset8.convert(kernel, 'f32'), scale)
     sums = opset8.convolution(activations, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    compiled = _core().compile_model(openvino.Model([sums], [pixels]), 'CPU')
+    compiled = openvino_core().compile_model(openvino.Model([sums], [pixels]), 'CPU')
     found = compiled(np.full((1, channels, 8, 8), most, np.float32))[0]
     # A bfloat16 result has 8 bits; what overflows is half of this or less.
     return bool(np.allclose(found, channels * most * weight, rtol=0.01))
-
-
-@cache
-def _core() -> openvino.Core:
-    """Return the one core of the process, which lives as long as that.
-
-    OpenVINO's CPU plugin gives the thread that loads it an alternative signal stack, and unmaps it
-    when the last model is freed, in whatever thread that is: the next signal kills the process.
-    """
-    return openvino.Core()
 
 
 def _precision(core: openvino.Core, device: str, wanted: str, quantized: bool) -> str:
