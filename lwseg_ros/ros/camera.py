@@ -5,6 +5,7 @@ from __future__ import annotations
 from rclpy.lifecycle import LifecycleNode
 
 from lwseg_ros.drivable.mask import DrivableArea
+from lwseg_ros.drivable.suspect import SameAnswer
 from lwseg_ros.image_messages import ImageDecoder
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.ros.camera_input import CameraInput, Frame, FrameCounts
@@ -20,7 +21,8 @@ class Camera:
 
     `input` is there while the node is active, `outputs` while it is configured. `counts` say what
     became of every frame, `times_ms` how long each stage of the last answered one took, in
-    milliseconds by name, and `trouble` why the last frame has no answer. `logger` has its name.
+    milliseconds by name, and `trouble` why the last frame has no answer. `class_names` are the
+    model's, by id. `logger` has its name.
     """
 
     def __init__(self, node: LifecycleNode, name: str) -> None:
@@ -30,10 +32,12 @@ class Camera:
         self.outputs: Outputs | None = None
         self.decoder = ImageDecoder()
         self.drivable_area = DrivableArea()
+        self.same_answer = SameAnswer()
         self.ages = FrameAges(node.get_clock())
         self.counts = FrameCounts()
         self.times_ms: dict[str, float] = {}
         self.trouble = ''
+        self.class_names: list[str] = []
         self._node = node
         self.logger = node.get_logger().get_child(name) if name else node.get_logger()
 
@@ -41,6 +45,7 @@ class Camera:
         self, model_space: LabelSpace, space: LabelSpace, publish_classes: list[str]
     ) -> None:
         """Offer the outputs (see `Outputs`)."""
+        self.class_names = model_space.names
         prefix = f'~/{self.prefix}'
         self.outputs = Outputs(self._node, model_space, space, publish_classes, prefix)
 
@@ -48,6 +53,7 @@ class Camera:
         """Let frames into `slots`; `configure` comes before."""
         assert self.outputs is not None
         self.drivable_area.forget()
+        self.same_answer.forget()
         self.trouble = ''
         self.outputs.announce()
         self.input = CameraInput(self._node, self.name, self.prefix, self.counts, slots)

@@ -15,7 +15,7 @@ from lwseg_ros.transport import large_image_remedy
 SILENCE_S = 2.0
 """Without a frame for so long, a camera counts as silent (our choice)."""
 
-SILENCE_LOG_PERIOD_S = 30.0
+LOG_PERIOD_S = 30.0
 
 LOST_SHARE = 0.1
 """So many of the frames sent may be lost on their way before that is a warning (our choice)."""
@@ -83,11 +83,17 @@ class Diagnostics:
         findings: list[Finding] = [(DiagnosticStatus.OK, f'{rate_hz:.1f} frames a second')]
         if camera.trouble:
             findings.append((DiagnosticStatus.ERROR, camera.trouble))
+        if camera.same_answer.is_suspect(self._value('diagnostics.suspect_frames')):
+            suspect = camera.same_answer.sentence(camera.class_names)
+            if self._value('drivable.withhold_suspect'):
+                suspect += '; until that changes, the drivable mask is empty'
+            camera.logger.warning(suspect, throttle_duration_sec=LOG_PERIOD_S)
+            findings.append((DiagnosticStatus.WARN, suspect))
         if camera.outputs is not None and camera.outputs.ground_trouble:
             findings.append((DiagnosticStatus.WARN, camera.outputs.ground_trouble))
         if camera.input.silent_s > SILENCE_S:
             why = f'no frames: {camera.input.silence()}'
-            camera.logger.warning(why, throttle_duration_sec=SILENCE_LOG_PERIOD_S)
+            camera.logger.warning(why, throttle_duration_sec=LOG_PERIOD_S)
             findings.append((DiagnosticStatus.ERROR, why))
         sent = news['lost'] + news['received']
         if news['lost'] > LOST_SHARE * sent:

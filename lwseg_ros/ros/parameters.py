@@ -272,6 +272,13 @@ PARAMETERS = (
         range=(0.0, 1.0),
     ),
     NodeParameter(
+        'drivable.withhold_suspect',
+        False,
+        'While all of the picture has had one label for diagnostics.suspect_frames, nothing is '
+        'drivable.',
+        LIVE,
+    ),
+    NodeParameter(
         'ground.enable',
         False,
         'Offer ~/drivable_grid, ~/drivable_points and ~/obstacle_points, on flat ground.',
@@ -344,6 +351,14 @@ PARAMETERS = (
         'A result older than this when it is published is a warning; 0: any age is fine.',
         LIVE,
         range=(0.0, 1e7),
+    ),
+    NodeParameter(
+        'diagnostics.suspect_frames',
+        30,
+        'So many different pictures in a row, each with one and the same label all over, are a '
+        'warning; 0: off.',
+        LIVE,
+        range=(0, 1000000),
     ),
 )
 

@@ -128,6 +128,11 @@ class Worker:
             self._value('drivable.ego_connected'),
             self._value('drivable.hysteresis'),
         )
+        camera.same_answer.update(segmentation.labels, image)
+        if self._value('drivable.withhold_suspect') and camera.same_answer.is_suspect(
+            self._value('diagnostics.suspect_frames')
+        ):
+            drivable = np.zeros_like(drivable)
         times.end('infer')
 
         source, outputs = camera.input, camera.outputs

@@ -6,6 +6,8 @@ against the frame it claims to be of, whatever was sent in between.
 
 from __future__ import annotations
 
+import contextlib
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import pytest
 rclpy = pytest.importorskip('rclpy')
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
+from paths_for_tests import shared  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from ros_for_tests import (  # noqa: E402
     compressed_message,
     image_message,
@@ -22,6 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
 from lwseg_ros.label_space import LabelSpace  # noqa: E402
+from lwseg_ros.ros.node import SegmentationNode  # noqa: E402
 
 SPACE = LabelSpace.load('camvid')
 ROAD = SPACE.class_id('road')
@@ -207,3 +212,45 @@ def test_no_failed_inference_makes_a_pixel_drivable(driver, start, overflowing_m
     witness.testify()
     assert all((_pixels(mask) == 255).all() for mask in witness.masks)
     assert 'Traceback' not in node.log
+
+
+@contextlib.contextmanager
+def _described(name):
+    """Give a node of this process with a reported model and its description."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    model = Parameter('model.path', value=str(shared(f'field_cases/onnx/{name}.onnx')))
+    node = SegmentationNode(context=context, parameter_overrides=[model])
+    try:
+        yield node
+    finally:
+        node.release()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('sigmoid_two_as_logits', 'two_softmax_as_logits', 'single_one', 'quoted_false'),
+        *('mmseg_mean255_noscale', 'uint8_nhwc_default_scale'),
+    ],
+)
+def test_no_wrong_description_makes_a_pixel_drivable(name):
+    with _described(name) as node:
+        assert not node.start()
+        assert name in node.fault
+        assert 'write' in node.fault
+
+
+@pytest.mark.parametrize('name', ['logits_two', 'mmseg_mean255_scale1', 'labels_quarter'])
+def test_of_a_right_description_the_dark_half_is_not_drivable(name, driver):
+    image = cv2.imread(str(shared('field_cases/onnx/half.png')))[..., ::-1]
+    with _described(name) as node:
+        assert node.start()
+        driver.executor.add_node(node)
+        masks = driver.collect(Image, 'drivable_mask')
+        driver.camera().publish(image_message(image))
+        driver.spin_until(lambda: masks, 'the mask')
+        driver.executor.remove_node(node)
+    assert (_pixels(masks[0]) == np.where(image[..., 0] > 128, 255, 0)).all()
