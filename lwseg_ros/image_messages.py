@@ -108,11 +108,17 @@ A signed byte is taken for an id like any other: its -1 is 255, unlabelled.
 class ImageDecoder:
     """Decodes the messages of one stream.
 
-    Values of 16 bits are stretched by the depth that the stream has shown so far (see `Depth`).
+    Values of 16 bits are stretched by the depth that the stream has shown so far (see `Depth`),
+    `bits` of them.
     """
 
-    def __init__(self) -> None:
-        self._depth = Depth()
+    def __init__(self, bits: int = 0) -> None:
+        self._depth = Depth(bits)
+
+    @property
+    def bits(self) -> int:
+        """The depth that the stream has shown so far, 0 if it has no pictures of 16 bits."""
+        return self._depth.bits
 
     def decode(self, msg: Any) -> Image:
         """Return the picture of an Image or CompressedImage message, RGB uint8 `[H, W, 3]`.

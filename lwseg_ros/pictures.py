@@ -37,10 +37,10 @@ class Depth:
     """The bits that the 16-bit pictures of one stream use: the most seen, never less again.
 
     Sensors of 10, 12 or 14 bits are sent in 16. A range taken anew from each picture would
-    flicker; `bits` is one of 8, 10, 12, 14 and 16.
+    flicker; `bits` is one of 8, 10, 12, 14 and 16, or 0 before any picture.
     """
 
-    def __init__(self, bits: int = 8) -> None:
+    def __init__(self, bits: int = 0) -> None:
         self.bits = bits
 
     def see(self, values: Values) -> None:

@@ -27,7 +27,7 @@ from lwseg_ros.bags.messages import (
 )
 from lwseg_ros.errors import DataError, FrameError
 from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
-from lwseg_ros.image_messages import image_from_message
+from lwseg_ros.image_messages import ImageDecoder
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.live.frames import PlayableFrame
 
@@ -99,6 +99,7 @@ class Recorder:
         self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self._connections: dict[str, Any] = {}
         self._video = _OverlayVideo(folder / 'overlay.mp4')
+        self._decoder = ImageDecoder()
         self._truth: dict[int, npt.NDArray[np.uint8]] = {}
         self._jobs: deque[tuple[int, Callable[[], None]]] = deque()
         self._waiting_bytes = 0
@@ -214,7 +215,7 @@ class Recorder:
         """Write a colour image as JPEG and return it, RGB; as it came, and None, if malformed."""
         stamp_ns = stamp_of(message)
         try:
-            picture = image_from_message(message)
+            picture = self._decoder.decode(message)
         except FrameError:
             self._write(topic, IMAGE, stamp_ns, bytes(TYPESTORE.serialize_cdr(message, IMAGE)))
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from lwseg_ros.bags.messages import header, stamp_of
 from lwseg_ros.bags.order import RawMessage, in_order
 from lwseg_ros.errors import FrameError, InferenceError
-from lwseg_ros.image_messages import image_from_message
+from lwseg_ros.image_messages import ImageDecoder
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.replay.plan import Plan
 from lwseg_ros.replay.settings import Models
@@ -32,6 +33,18 @@ class Frame(NamedTuple):
     decode_ms: float
 
 
+class Item(NamedTuple):
+    """A message in the order of evaluation.
+
+    `bits` is the depth that the pictures of its topic have shown up to it, 0 if they have 8 bits.
+    """
+
+    number: int
+    message: RawMessage
+    truth: Fetch | None
+    bits: int
+
+
 class Answer(NamedTuple):
     """What the models said of a frame; without a segmentation `error` says why."""
 
@@ -42,25 +55,32 @@ class Answer(NamedTuple):
     infer_ms: float
 
 
-def messages(plan: Plan) -> Iterator[tuple[int, RawMessage, Fetch | None]]:
-    """Yield number and message in the order of evaluation, with what reads its truth."""
+def messages(plan: Plan) -> Iterator[Item]:
+    """Yield the messages of the cameras in the order of evaluation."""
     recorded = plan.recording.messages(list(plan.cameras))
+    decoders: dict[str, ImageDecoder] = {}
     for number, message in in_order(recorded, plan.order):
         truth = plan.cameras[message.topic].truth
         fetch = truth.labels() if truth is not None and number in truth.frames else None
-        yield number, message, fetch
+        decoder = decoders.get(message.topic)
+        if decoder is None or decoder.bits:
+            # A depth follows from all frames before: those of 16 bits are looked at here, too.
+            decoder = decoders.setdefault(message.topic, ImageDecoder())
+            with suppress(FrameError):
+                decoder.decode(plan.recording.decode(message))
+        yield Item(number, message, fetch, decoder.bits)
 
 
-def decode(plan: Plan, item: tuple[int, RawMessage, Fetch | None]) -> Frame:
+def decode(plan: Plan, item: Item) -> Frame:
     """Return one of the `messages` with its pixels and their truth."""
-    number, message, fetch = item
+    number, message, fetch, bits = item
     started = time.perf_counter()
     head = image = truth = None
     error = truth_error = ''
     try:
         decoded = plan.recording.decode(message)
         head = header(stamp_of(decoded), decoded.header.frame_id)
-        image = image_from_message(decoded)
+        image = ImageDecoder(bits).decode(decoded)
     except FrameError as problem:
         error = str(problem)
     if fetch is not None and image is not None:
