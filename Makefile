@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := demo_output
 MINUTES := 30
-WORKERS := 2
+WORKERS := 3
 
 ifneq ($(words $(CURDIR)),1)
 $(error $(CURDIR) has a space in its path, which make cannot handle: move the checkout elsewhere)
@@ -55,7 +55,7 @@ help:
 demo: $(VENV)/demo.installed
 	$(BIN)/lwseg demo --out $(OUT)
 
-# In two workers, then alone what measures time or memory. A worker
+# In three workers, as tests of processes wait, then alone what measures time or memory. A worker
 # computes with one thread: two that spin for each other's cores are slower than one.
 test: $(VENV)/test.installed
 	@failed=0; \

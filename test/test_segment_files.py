@@ -191,7 +191,7 @@ def test_where_nothing_could_be_segmented_no_others_are_named(
 ) -> None:
     text = tmp_path / 'text.jpg'
     text.write_bytes(b'no picture')
-    sentence = rf'^1 of 1 inputs could not be segmented; .*{text.name} is empty'
+    sentence = rf'^1 of 1 inputs could not be segmented; .*{text.name}'
     with pytest.raises(DataError, match=sentence):
         segment_files(segmenter, [text], tmp_path / 'out')
 
