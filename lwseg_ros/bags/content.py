@@ -6,19 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.errors import FrameError
-from lwseg_ros.image_messages import image_from_message
+from lwseg_ros.image_messages import stored_from_message
 
 _NO_PICTURE = re.compile(r'16UC1|16SC\d|8SC\d|32[SF]C\d|64FC\d')
-_CHANNELS = {
-    **dict.fromkeys(('mono8', '8UC1', 'mono16'), 1),
-    **dict.fromkeys(('rgb8', 'bgr8', '8UC3'), 3),
-    **dict.fromkeys(('rgba8', 'bgra8', '8UC4'), 4),
-}
 # All our choice. Label spaces have fewer classes; the noise of a camera makes neighbours differ,
 # in the dark, too, and where it is filtered out they differ by 1; what is as dark as the first few
 # ids shows nothing.
@@ -68,30 +62,13 @@ def holds_ids(messages: Sequence[Any], or_colors: bool) -> bool:
 
 def _values(message: Any) -> npt.NDArray[np.int64] | None:
     """Return values `[rows, W]` or `[rows, W, C]` of some rows, None if no mask has such."""
-    if not hasattr(message, 'encoding'):
-        data = bytes(message.data)
-        if not data.startswith(b'\x89PNG'):
-            return None
-        try:
-            image_from_message(message)  # refuses what is damaged
-        except FrameError:
-            return None
-        picture: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        return np.asarray(picture[:: max(1, len(picture) // _ROWS)], np.int64)
-    channels = _CHANNELS.get(message.encoding)
-    if channels is None:
+    try:
+        values = stored_from_message(message).values
+    except FrameError:
         return None
-    kind: np.dtype[Any] = np.dtype(np.uint8)
-    if message.encoding == 'mono16':
-        kind = np.dtype('>u2' if message.is_bigendian else '<u2')
-    height, width, step = message.height, message.width, message.step
-    row = width * channels * kind.itemsize
-    stored = np.frombuffer(message.data, np.uint8)
-    if min(height, width) < 2 or step < row or stored.size < height * step:
+    if min(values.shape[:2]) < 2:
         return None
-    rows = stored[: height * step].reshape(height, step)[:: max(1, height // _ROWS), :row]
-    pixels = np.ascontiguousarray(rows).view(kind).astype(np.int64)
-    return pixels if channels == 1 else pixels.reshape(-1, width, channels)
+    return np.asarray(values[:: max(1, len(values) // _ROWS)], np.int64)
 
 
 def _telling(picture: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
