@@ -97,17 +97,18 @@ def put_after_network(
 ) -> None:
     """Put nodes of (kind, inputs, output, attributes) behind the tiny model's only convolution.
 
-    They find the normalised image as `mul_14`, its logits as `sound`, and make `conv2d` of them.
+    They find the normalised image as `pixels`, its logits as `sound`, and make `logits` of them.
     """
     from onnx import helper, numpy_helper
 
     (network,) = (node for node in graph.node if node.op_type == 'Conv')
-    assert (network.input[0], network.output[0]) == ('mul_14', 'conv2d')
+    names = {'pixels': network.input[0], 'logits': network.output[0]}
     network.output[0] = 'sound'
     for name, values in weights.items():
         graph.initializer.append(numpy_helper.from_array(values, name))
     place = list(graph.node).index(network) + 1
     for number, (kind, inputs, output, attributes) in enumerate(nodes):
+        inputs, output = [names.get(name, name) for name in inputs], names.get(output, output)
         graph.node.insert(place + number, helper.make_node(kind, inputs, [output], **attributes))
 
 
@@ -123,8 +124,8 @@ def make_slow_model(tiny_model: Path, path: Path) -> Path:
         ('Conv', [f'layer{number}', 'again'], f'layer{number + 1}', {'pads': [1] * 4})
         for number in range(38)
     ]
-    layers.insert(0, ('Conv', ['mul_14', 'first'], 'layer0', {'strides': [4, 4]}))
-    layers.append(('Conv', ['layer38', 'last'], 'conv2d', {}))
+    layers.insert(0, ('Conv', ['pixels', 'first'], 'layer0', {'strides': [4, 4]}))
+    layers.append(('Conv', ['layer38', 'last'], 'logits', {}))
 
     def change(graph: Any) -> None:
         put_after_network(graph, weights, *layers)

@@ -147,10 +147,10 @@ def broken_model(request: pytest.FixtureRequest, made_once: Any, tiny_model: Pat
         put_after_network(
             graph,
             weights,
-            ('Conv', ['mul_14', 'red'], 'brightness', {'strides': [4, 4]}),
+            ('Conv', ['pixels', 'red'], 'brightness', {'strides': [4, 4]}),
             ('Greater', ['brightness', 'almost_white'], 'white', {}),
             ('And', ['white', 'one'], 'here', {}),
-            ('Where', ['here', 'broken', 'sound'], 'conv2d', {}),
+            ('Where', ['here', 'broken', 'sound'], 'logits', {}),
         )
 
     return made_once(
