@@ -28,12 +28,3 @@ def main() -> None:
         sys.exit(130)
     finally:
         interrupts.end_silently(130)
-
-
-def __getattr__(name: str) -> object:
-    """Import the command line, `app`, on first use: `main` must begin before."""
-    if name != 'app':
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    from lwseg_ros.cli.commands import app
-
-    return app

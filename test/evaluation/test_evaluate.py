@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lwseg_ros.cli import app
+from lwseg_ros.cli.commands import app
 from lwseg_ros.datasets.dataset import open_dataset
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.evaluation.contact_sheet import ERRORS, contact_sheet, error_map

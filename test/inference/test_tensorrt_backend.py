@@ -20,7 +20,7 @@ onnxruntime = pytest.importorskip('onnxruntime')
 from gpu_for_tests import FakeDriver, install  # noqa: E402
 
 from lwseg_ros import Segmenter  # noqa: E402
-from lwseg_ros.cli import app  # noqa: E402
+from lwseg_ros.cli.commands import app  # noqa: E402
 from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.inference.backends.cuda import has_gpu  # noqa: E402
 

@@ -24,7 +24,7 @@ from models_for_tests import remake_model, set_weights, tiny_info, weights_of
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lwseg_ros.cli import app
+from lwseg_ros.cli.commands import app
 from lwseg_ros.errors import DataError, LwsegError
 from lwseg_ros.replay.checks import check, parse_conditions
 from lwseg_ros.replay.compare import (

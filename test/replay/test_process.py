@@ -114,7 +114,7 @@ def test_memory_does_not_grow_with_the_bag(tmp_path: Path, tiny_model: Path) -> 
         bag = write_ros2(tmp_path / f'drive{count}', rows)
         program = (
             'import resource, sys\n'
-            'from lwseg_ros.cli import app\n'
+            'from lwseg_ros.cli.commands import app\n'
             'app(sys.argv[1:], standalone_mode=False)\n'
             'print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n'
         )
