@@ -60,6 +60,7 @@ class ImageToLabels(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.centred: bool = getattr(network, 'centred', False)
         self.label_stride = label_stride
         self.mean: Tensor
         self.scale: Tensor
@@ -94,7 +95,8 @@ class ImageToLabels(nn.Module):
         classes = len(drivable_classes)
         stride = self.label_stride or (1 if classes <= MANY_CLASSES else 2)
         if stride != NETWORK_STRIDE:
-            planes = _upsample(planes, [-(-extent // stride) for extent in image.shape[1:3]])
+            size = [-(-extent // stride) for extent in image.shape[1:3]]
+            planes = _upsample(planes, size, self.centred)
         number, _, height, width = planes.shape
         # Planes as rows: OpenVINO would else look for the top class pixel by pixel, slowly.
         logits, probability, margin = planes.flatten(2).split_with_sizes((classes, 1, 1), 1)
@@ -112,9 +114,10 @@ class ImageToLabels(nn.Module):
         return labels.to(torch.uint8), confidence.to(torch.uint8), drivable.to(torch.uint8)
 
 
-def _upsample(planes: Tensor, size: list[int]) -> Tensor:
-    # The first logit is the first pixel's and so on in steps of the stride: corners stay corners.
-    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=True)
+def _upsample(planes: Tensor, size: list[int], centred: bool) -> Tensor:
+    # Unless centred, the first logit is the first pixel's, and so on in steps of the stride:
+    # corners stay corners.
+    return functional.interpolate(planes, size=size, mode='bilinear', align_corners=not centred)
 
 
 def load_network(path: Path, info: ModelInfo) -> nn.Module:

@@ -168,7 +168,7 @@ class Segmenter:
         if self._follows_source:
             followed = images[0].shape[:2]
             if self.info.network != EXTERNAL:
-                followed = aligned_size(followed)
+                followed = aligned_size(followed, self.info.input_size)
             if followed != self.input_size:
                 self._open(replace(self._options, input_size=followed))
         answers = zip(*self._run(self._fit(images)), strict=True)
@@ -307,14 +307,17 @@ def parse_size(size: Size | str) -> Size:
     return height, width
 
 
-def aligned_size(size: Size) -> Size:
-    """Return the nearest size of sides 32 k + 1, the sizes at which our networks see best.
+def aligned_size(size: Size, own: Size) -> Size:
+    """Return the nearest size at which a network sees best whose own size is `own`.
 
-    Convolutions of stride 2 look at every second pixel from the first one on, and up-sampling that
-    keeps corners puts their answers back on the same pixels where a side is 2 n - 1, down to
-    stride 32. At other sizes deep features lie up to half a cell off, more to the lower right.
+    That is 32 k if both sides of `own` are, as for encoders trained so (see
+    `SegmentationNetwork.centred`), else 32 k + 1: convolutions of stride 2 look at every second
+    pixel from the first one on, and up-sampling that keeps corners puts their answers back on the
+    same pixels where a side is 2 n - 1, down to stride 32. At other sizes deep features lie up to
+    half a cell off, more to the lower right.
     """
-    height, width = (32 * max(1, round((extent - 1) / 32)) + 1 for extent in size)
+    rest = 1 if any(extent % 32 for extent in own) else 0
+    height, width = (32 * max(1, round((extent - rest) / 32)) + rest for extent in size)
     return height, width
 
 

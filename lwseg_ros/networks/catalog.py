@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
 from lwseg_ros.errors import ModelError
+from lwseg_ros.networks.backbones.efficientvit import EfficientViT
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2
 from lwseg_ros.networks.backbones.resnet import ResNet
 from lwseg_ros.networks.backbones.van import VisualAttentionNetwork
@@ -16,17 +17,20 @@ from lwseg_ros.networks.context import (
     NonLocalContext,
     PyramidPooling,
 )
+from lwseg_ros.networks.efficientvit_seg import EfficientViTSeg
 from lwseg_ros.networks.feature_pyramid import Backbone, FeaturePyramidNetwork
 from lwseg_ros.networks.feature_refinement import FeatureRefinementModule
 from lwseg_ros.networks.layers import SegmentationNetwork
 from lwseg_ros.networks.light_weight_refinenet import (
     JointLightWeightRefineNet,
+    LightWeightRefineNet,
     LightWeightRefineNetMobileNetV2,
     LightWeightRefineNetResNet,
     NanoLightWeightRefineNet,
 )
 
 _BACKBONES: dict[str, Callable[[], Backbone]] = {
+    'efficientvit_b0': EfficientViT,
     'mobilenet_v2': partial(MobileNetV2, expand_first=False),
     'van_b0': partial(VisualAttentionNetwork, 'b0'),
     'van_b1': partial(VisualAttentionNetwork, 'b1'),
@@ -37,25 +41,33 @@ _BACKBONES: dict[str, Callable[[], Backbone]] = {
     'resnet152': partial(ResNet, 152),
 }
 
-_CONTEXTS: dict[str, Callable[[Sequence[int]], nn.Module | None]] = {
-    'fpn': lambda channels: None,
-    'fpn_ppm': lambda channels: PyramidPooling(channels[-1]),
-    'fpn_aspp': lambda channels: AtrousSpatialPyramidPooling(channels[-1]),
-    'fpn_dnl': lambda channels: NonLocalContext(channels[-1]),
-    'frm_top': lambda channels: FeatureRefinementModule(channels, 'top'),
-    'frm_split': lambda channels: FeatureRefinementModule(channels, 'split'),
+_CONTEXTS: dict[str, Callable[[Backbone], nn.Module | None]] = {
+    'fpn': lambda backbone: None,
+    'fpn_ppm': lambda backbone: PyramidPooling(backbone.feature_channels[-1]),
+    'fpn_aspp': lambda backbone: AtrousSpatialPyramidPooling(backbone.feature_channels[-1]),
+    'fpn_dnl': lambda backbone: NonLocalContext(backbone.feature_channels[-1]),
+    'frm_top': lambda backbone: FeatureRefinementModule(backbone.feature_channels, 'top'),
+    'frm_split': lambda backbone: FeatureRefinementModule(
+        backbone.feature_channels, 'split', centred=backbone.centred
+    ),
 }
 
 _COMPACT = {'width': 128, 'head_width': 64}
 _COMPACT_BACKBONES = ('mobilenet_v2', 'van_b0')
+_WIDTHS = {'efficientvit_b0': {'width': 64, 'head_width': 64}}
+"""Of pyramids on backbones so thin that a wide 3x3 at stride 4 would be most of their cost."""
 
 
 def _feature_pyramid(
     num_classes: int, context: str, backbone: str, **widths: int
 ) -> FeaturePyramidNetwork:
     encoder = _BACKBONES[backbone]()
-    module = _CONTEXTS[context](encoder.feature_channels)
+    module = _CONTEXTS[context](encoder)
     return FeaturePyramidNetwork(encoder, num_classes, context=module, **widths)
+
+
+def _on_efficientvit(num_classes: int, width: int) -> LightWeightRefineNet:
+    return LightWeightRefineNet(EfficientViT(), num_classes, width)
 
 
 _NETWORKS: dict[str, Callable[[int], SegmentationNetwork]] = {
@@ -71,8 +83,16 @@ _NETWORKS: dict[str, Callable[[int], SegmentationNetwork]] = {
     'lw_refinenet_mobilenet_v2_joint_normals': partial(
         JointLightWeightRefineNet, tasks=('depth', 'normal')
     ),
+    'lw_refinenet_efficientvit_b0': partial(_on_efficientvit, width=96),
     **{
-        f'{context}_{backbone}': partial(_feature_pyramid, context=context, backbone=backbone)
+        f'lw_refinenet_efficientvit_b0_{width}': partial(_on_efficientvit, width=width)
+        for width in (32, 48, 64, 128)
+    },
+    'efficientvit_seg_b0': EfficientViTSeg,
+    **{
+        f'{context}_{backbone}': partial(
+            _feature_pyramid, context=context, backbone=backbone, **_WIDTHS.get(backbone, {})
+        )
         for context in _CONTEXTS
         for backbone in _BACKBONES
     },

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lwseg_ros.networks.backbones.efficientvit import EfficientViT
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2
 from lwseg_ros.networks.backbones.resnet import ResNet
 from lwseg_ros.networks.backbones.van import VisualAttentionNetwork
 from lwseg_ros.networks.layers import SegmentationNetwork, conv_bn_relu, resize_like
 
-Backbone = MobileNetV2 | ResNet | VisualAttentionNetwork
+Backbone = EfficientViT | MobileNetV2 | ResNet | VisualAttentionNetwork
 
 
 class FeaturePyramid(nn.Module):
@@ -42,8 +43,9 @@ class FeaturePyramid(nn.Module):
 class UpsamplingSteps(nn.Module):
     """3x3 convolution, norm, ReLU and bilinear resizing, once for each finer level."""
 
-    def __init__(self, count: int, in_channels: int, width: int) -> None:
+    def __init__(self, count: int, in_channels: int, width: int, centred: bool = False) -> None:
         super().__init__()
+        self.centred = centred
         self.steps = nn.ModuleList(
             conv_bn_relu(width if step else in_channels, width, 3) for step in range(count)
         )
@@ -51,7 +53,7 @@ class UpsamplingSteps(nn.Module):
     def forward(self, x: Tensor, finer: Sequence[Tensor]) -> Tensor:
         """Bring `x` to the size of each of `finer` in turn; the next finer level comes first."""
         for step, reference in zip(self.steps, finer, strict=True):
-            x = resize_like(step(x), reference)
+            x = resize_like(step(x), reference, not self.centred)
         return x
 
 
@@ -63,11 +65,11 @@ class SemanticHead(nn.Module):
     each step resizes to the next finer level's size instead of by 2, so that odd sizes work.
     """
 
-    def __init__(self, levels: int, in_channels: int, width: int) -> None:
+    def __init__(self, levels: int, in_channels: int, width: int, centred: bool = False) -> None:
         super().__init__()
         self.finest = conv_bn_relu(in_channels, width, 3)
         self.coarser = nn.ModuleList(
-            UpsamplingSteps(count, in_channels, width) for count in range(1, levels)
+            UpsamplingSteps(count, in_channels, width, centred) for count in range(1, levels)
         )
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
@@ -95,10 +97,12 @@ class FeaturePyramidNetwork(SegmentationNetwork):
     ) -> None:
         super().__init__()
         self.decoded_channels = head_width
+        self.centred = backbone.centred
         self.backbone = backbone
         self.context = context
         self.pyramid = FeaturePyramid(backbone.feature_channels, width)
-        self.head = SemanticHead(len(backbone.feature_channels), width, head_width)
+        levels = len(backbone.feature_channels)
+        self.head = SemanticHead(levels, width, head_width, backbone.centred)
         self.dropout = nn.Dropout2d(0.1)
         self.classifier = nn.Conv2d(head_width, num_classes, 1)
 

@@ -81,9 +81,14 @@ class FeatureRefinementModule(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int], output: Literal['top', 'split'], expansion: int = 4
+        self,
+        channels: Sequence[int],
+        output: Literal['top', 'split'],
+        expansion: int = 4,
+        centred: bool = False,
     ) -> None:
         super().__init__()
+        self.centred = centred
         self.channels = tuple(channels)
         self.output = output
         width = sum(channels)
@@ -107,7 +112,9 @@ class FeatureRefinementModule(nn.Module):
         if self.output == 'top':
             return [*features[:-1], refined]
         shares = refined.split(self.channels, 1)
-        return [f + resize_like(shares[index], f) for index, f in enumerate(features)]
+        return [
+            f + resize_like(shares[index], f, not self.centred) for index, f in enumerate(features)
+        ]
 
 
 def _pooled(features: Sequence[Tensor]) -> list[Tensor]:

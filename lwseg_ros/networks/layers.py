@@ -16,6 +16,11 @@ class SegmentationNetwork(nn.Module):
 
     decoded_channels: int
     """Channels of what `decoded` returns."""
+    centred = False
+    """Whether a logit stands for the middle of its cell of 4x4 pixels; else for the cell's first.
+
+    It says how logits are enlarged: bilinear with centres kept, else with corners kept.
+    """
 
     @abstractmethod
     def decoded(self, x: Tensor) -> Tensor:

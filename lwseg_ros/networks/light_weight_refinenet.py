@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from lwseg_ros.networks.backbones.mobilenet_v2 import STAGES, MobileNetV2
 from lwseg_ros.networks.backbones.resnet import ResNet
+from lwseg_ros.networks.feature_pyramid import Backbone
 from lwseg_ros.networks.layers import SegmentationNetwork, resize_like
 
 
@@ -236,6 +237,47 @@ class NanoLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, expand_first=False)
+
+
+class LightWeightRefineNet(SegmentationNetwork):
+    """The decoder on any backbone, at a width that fits it (our choice throughout).
+
+    One map for each stride 4, 8, 16 and 32; ReLU6, no dropout, as on MobileNet-v2. Example:
+    `LightWeightRefineNet(EfficientViT(), num_classes=11, width=96)`.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, width: int = 256) -> None:
+        super().__init__()
+        self.decoded_channels = width
+        self.centred = backbone.centred
+        self.backbone = backbone
+        count = len(backbone.feature_channels)
+        self.reduce = nn.ModuleList(conv1x1(c, width) for c in backbone.feature_channels)
+        self.pool = nn.ModuleList(pooling_stage(width) for _ in range(count))
+        self.adapt = nn.ModuleList(conv1x1(width, width) for _ in range(count - 1))
+        self.classifier: nn.Module = nn.Conv2d(width, num_classes, 3, padding=1)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return the refined features, `[N, width, ceil(H/4), ceil(W/4)]`."""
+        reduced = [
+            layer(f) for layer, f in zip(self.reduce, self.backbone.features(x), strict=True)
+        ]
+        refined: Tensor = self.pool[-1](F.relu6(reduced[-1]))
+        for level in range(len(reduced) - 2, -1, -1):
+            finer = reduced[level]
+            coarser = resize_like(self.adapt[level](refined), finer, not self.centred)
+            refined = self.pool[level](F.relu6(finer + coarser))
+        return refined
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(decoded)
+        return logits
+
+    def simplify(self) -> None:
+        finest = self.pool[0]
+        assert isinstance(self.classifier, nn.Conv2d)
+        assert isinstance(finest, nn.Sequential)
+        self.classifier = merge_last_pooling(finest, self.classifier)
 
 
 JOINT_OUTPUTS = {'depth': 1, 'normal': 3}

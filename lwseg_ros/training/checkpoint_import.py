@@ -22,7 +22,9 @@ from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2, imagenet_keys
 from lwseg_ros.networks.backbones.resnet import ResNet
+from lwseg_ros.networks.efficientvit_seg import EfficientViTSeg
 from lwseg_ros.networks.feature_pyramid import FeaturePyramidNetwork
+from lwseg_ros.networks.light_weight_refinenet import LightWeightRefineNet
 
 CONTAINERS = ('segmenter', 'model', 'state_dict')
 """Keys under which the authors' and others' checkpoints hold the state dict."""
@@ -84,14 +86,16 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def load_encoder_weights(network: nn.Module, path: Path) -> None:
     """Fill the encoder of `network` from ImageNet weights; its decoder keeps its own.
 
-    Takes torchvision's key names (MobileNet-v2, ResNet) and those of VAN's authors; weights
+    Takes torchvision's key names (MobileNet-v2, ResNet) and those of the authors of VAN and
+    EfficientViT, and a whole network's on the same backbone; weights
     beyond the encoder (the classifier, the stages that a smaller network lacks) are left out.
     """
     state = read_state_dict(path)
     encoder, prefix = _encoder(network)
     if isinstance(encoder, MobileNetV2) and any(key.startswith('features.') for key in state):
         state = imagenet_keys(state)
-    state = {prefix + key: value for key, value in state.items()}
+    if not any(key.startswith(prefix) for key in state):
+        state = {prefix + key: value for key, value in state.items()}
     _load(network, state, encoder_keys(network), path)
 
 
@@ -106,7 +110,7 @@ def encoder_keys(network: nn.Module) -> set[str]:
 
 def _encoder(network: nn.Module) -> tuple[nn.Module, str]:
     """Return the network's encoder and the prefix of its weights' names in the network."""
-    if isinstance(network, FeaturePyramidNetwork):
+    if isinstance(network, (EfficientViTSeg, FeaturePyramidNetwork, LightWeightRefineNet)):
         return network.backbone, 'backbone.'
     if isinstance(network, (MobileNetV2, ResNet)):
         return network, ''

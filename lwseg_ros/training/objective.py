@@ -100,8 +100,10 @@ class Objective:
         trainee: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]],
         teacher: Callable[[Tensor], Tensor] | None = None,
         total: Total = only_here,
+        centred: bool = False,
     ) -> None:
         self.recipe = recipe
+        self.align_corners = not centred
         self.trainee = trainee
         self.teacher = teacher
         self.total = total
@@ -127,7 +129,9 @@ class Objective:
             for start in divmod(iteration % LOSS_STRIDE**2, LOSS_STRIDE)
         )
         size = allowed.shape[1:]
-        at_pixels = F.interpolate(logits, size=size, mode='bilinear', align_corners=True)
+        at_pixels = F.interpolate(
+            logits, size=size, mode='bilinear', align_corners=self.align_corners
+        )
         at_pixels, labels = at_pixels[:, :, rows, columns], allowed[:, rows, columns]
         terms = {
             'cross_entropy': label_set_loss(

@@ -54,7 +54,8 @@ class Stage:
 class Recipe:
     """What to train, on what, and how.
 
-    Sizes are [height, width] in pixels; sides of 32 k + 1 serve best (see `aligned_size`).
+    Sizes are [height, width] in pixels; sides of 32 k + 1 serve best, of 32 k for networks on
+    EfficientViT (see `aligned_size`).
 
     A run is one stage of `iterations` (or `epochs`) at the two learning rates, or `stages`, which
     then says both. Each stage follows the poly schedule from its own rates (`poly_power` 0 keeps

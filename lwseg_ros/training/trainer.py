@@ -96,7 +96,12 @@ class Trainer:
         if recipe.teacher:
             teacher = Teacher(recipe.teacher, self.space, self.fabric.autocast).to(self.device)
         self.objective = Objective(
-            recipe, self.space, self.trainee, teacher, partial(total, self.fabric)
+            recipe,
+            self.space,
+            self.trainee,
+            teacher,
+            partial(total, self.fabric),
+            network.centred,
         )
         self.generator = torch.Generator(self.device)
         self.iteration = 0

@@ -18,7 +18,7 @@ from lwseg_ros.errors import DataError
 from lwseg_ros.evaluation.evaluate import Predict, evaluate
 from lwseg_ros.inference.graph import ImageToLabels
 from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD
-from lwseg_ros.inference.segmenter import Segmentation, aligned_size, enlarged
+from lwseg_ros.inference.segmenter import Segmentation, enlarged
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.overlay import overlay
 from lwseg_ros.training.recipe import Recipe
@@ -39,6 +39,7 @@ class Validation:
         self, recipe: Recipe, space: LabelSpace, root: Path | None, device: torch.device
     ) -> None:
         self._sets = recipe.validate
+        self._size = recipe.input_size
         self._space, self._root, self._device = space, root, device
 
     def class_shares(self) -> Iterator[ClassShares]:
@@ -53,14 +54,13 @@ class Validation:
             shares.check_classes()
 
     def predictor(self, network: nn.Module) -> Predict:
-        """Return what labels an image with these weights, at the image's own size."""
+        """Return what labels an image with these weights, at the model's default size."""
         graph = ImageToLabels(network, IMAGENET_MEAN, IMAGENET_STD).to(self._device).eval()
         vector = torch.from_numpy(self._space.drivable_vector()).to(self._device)
 
         @torch.inference_mode()
         def predict(image: Image) -> Segmentation:
-            height, width = aligned_size(image.shape[:2])
-            fitted = torch.from_numpy(cv2.resize(image, (width, height)))
+            fitted = torch.from_numpy(cv2.resize(image, self._size[::-1]))
             planes = graph(fitted[None].to(self._device), vector)
             return enlarged([plane[0].cpu().numpy() for plane in planes], image.shape[:2])
 

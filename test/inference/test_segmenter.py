@@ -169,18 +169,23 @@ def test_network_can_follow_the_source(tiny_model: Path, image: np.ndarray) -> N
     with Segmenter.load(tiny_model, input_size='source') as segmenter:
         for part in (image, image[:93, :77], image):
             assert segmenter(part).labels.shape == part.shape[:2]
-            assert segmenter.input_size == aligned_size(part.shape[:2])
+            assert segmenter.input_size == aligned_size(part.shape[:2], segmenter.info.input_size)
 
 
 def test_aligned_sizes_halve_onto_themselves() -> None:
     for size in ((227, 320), (360, 480), (1024, 2048), (20, 33)):
-        aligned = aligned_size(size)
+        aligned = aligned_size(size, (321, 481))
         for extent, of in zip(aligned, size, strict=True):
             assert abs(extent - of) <= 16
             for _ in range(5):
                 half = -(-extent // 2)  # as a convolution of stride 2 leaves it
                 assert extent == 2 * half - 1
                 extent = half
+
+
+def test_sizes_of_networks_with_centred_cells_halve_without_a_rest() -> None:
+    assert aligned_size((227, 320), (480, 640)) == (224, 320)
+    assert aligned_size((10, 1000), (480, 640)) == (32, 992)
 
 
 @pytest.mark.parametrize('size', ['big', '10', '0x10', '99999x10', (10,), (10, -1)])

@@ -1,11 +1,18 @@
-"""Visual Attention Network: the paper's blocks and the public checkpoints' names."""
+"""Backbones: the papers' blocks and the public checkpoints' names."""
 
 import pytest
+from paths_for_tests import shared
 
 torch = pytest.importorskip('torch')
 
 from torch.nn import functional as F  # noqa: E402
 
+from lwseg_ros.networks import create_network  # noqa: E402
+from lwseg_ros.networks.backbones.efficientvit import (  # noqa: E402
+    HEAD_CHANNELS,
+    EfficientViT,
+    linear_attention,
+)
 from lwseg_ros.networks.backbones.van import (  # noqa: E402
     Attention,
     Block,
@@ -123,3 +130,67 @@ def test_drop_path_grows_linearly_over_the_blocks():
         network = VisualAttentionNetwork('b0', drop_path=0.1)
     given = [m.probability for m in network.modules() if isinstance(m, DropPath)]
     assert given == pytest.approx([0.1 * i / 12 for i in range(13)])
+
+
+def plain_linear_attention(qkv):
+    """Attend pixel by pixel, head by head, in double precision."""
+    number, channels, height, width = qkv.shape
+    heads = qkv.double().reshape(number, -1, 3 * HEAD_CHANNELS, height * width)
+    out = torch.zeros(number, heads.shape[1], HEAD_CHANNELS, height * width, dtype=torch.float64)
+    for image in range(number):
+        for head in range(heads.shape[1]):
+            query, key, value = heads[image, head].split(HEAD_CHANNELS)
+            weights = query.relu().T @ key.relu()
+            out[image, head] = (weights @ value.T / weights.sum(1, keepdim=True)).T
+    return out.reshape(number, channels // 3, height, width)
+
+
+@pytest.mark.parametrize('factor', [1.0, 1e3])
+def test_linear_attention_weighs_the_values_by_products_of_queries_and_keys(factor):
+    torch.manual_seed(0)
+    qkv = factor * torch.randn(2, 6 * HEAD_CHANNELS, 5, 7)
+    attended = linear_attention(qkv)
+    wanted = plain_linear_attention(qkv).float()
+    torch.testing.assert_close(attended, wanted, rtol=1e-4, atol=1e-4 * factor)
+
+
+def test_attention_without_any_match_is_nothing():
+    assert not linear_attention(-torch.ones(1, 3 * HEAD_CHANNELS, 2, 2)).any()
+
+
+def test_attention_sums_in_float32_under_autocast():
+    torch.manual_seed(0)
+    qkv = torch.randn(1, 3 * HEAD_CHANNELS, 60, 80)
+    with torch.autocast('cpu', torch.bfloat16):
+        attended = linear_attention(qkv)
+    assert attended.dtype == torch.float32
+    torch.testing.assert_close(attended, linear_attention(qkv), rtol=0, atol=0)
+
+
+def test_efficientvit_features_have_their_channels_and_strides():
+    network = EfficientViT().eval()
+    with torch.inference_mode():
+        features = network.features(torch.zeros(1, 3, 65, 127))
+    for x, channels, stride in zip(
+        features, network.feature_channels, network.feature_strides, strict=True
+    ):
+        assert x.shape == (1, channels, -(-65 // stride), -(-127 // stride))
+
+
+def test_efficientvit_takes_the_public_weights():
+    from lwseg_ros.training.checkpoint_import import load_encoder_weights, load_weights
+
+    path = shared('weights/efficientvit_b0_cityscapes.safetensors')
+    published = create_network('efficientvit_seg_b0', 19)
+    load_weights(published, path)
+    assert sum(p.numel() for p in published.parameters()) == 706_691
+    ours = create_network('lw_refinenet_efficientvit_b0', 11)
+    load_encoder_weights(ours, path)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        for given, wanted in zip(
+            ours.backbone.eval().features(image),
+            published.backbone.eval().features(image),
+            strict=True,
+        ):
+            torch.testing.assert_close(given, wanted, rtol=0, atol=0)

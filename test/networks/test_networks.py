@@ -173,18 +173,33 @@ class TestFeatureRefinementSplit(NetworkContract):
     name = 'frm_split_van_b0_compact'
 
 
+class TestEfficientViT(NetworkContract):
+    name = 'lw_refinenet_efficientvit_b0'
+
+
+class TestEfficientViTSeg(NetworkContract):
+    name = 'efficientvit_seg_b0'
+
+
+class TestFeatureRefinementEfficientViT(NetworkContract):
+    name = 'frm_split_efficientvit_b0'
+
+
 CONTEXTS = ('fpn', 'fpn_ppm', 'fpn_aspp', 'fpn_dnl', 'frm_top', 'frm_split')
 BACKBONES = (
-    *('mobilenet_v2', 'van_b0', 'van_b1', 'van_b2', 'van_b3'),
+    *('efficientvit_b0', 'mobilenet_v2', 'van_b0', 'van_b1', 'van_b2', 'van_b3'),
     *('resnet50', 'resnet101', 'resnet152', 'mobilenet_v2_compact', 'van_b0_compact'),
 )
 
 
-def test_every_network_is_under_contract_or_differs_in_the_backbone_alone():
+WIDTHS = {f'lw_refinenet_efficientvit_b0_{width}' for width in (32, 48, 64, 128)}
+
+
+def test_every_network_is_under_contract_or_differs_in_backbone_or_width_alone():
     under_contract = {c.name for c in _all(NetworkContract)}
     assert under_contract < set(list_networks())
     pyramids = {f'{context}_{backbone}' for context in CONTEXTS for backbone in BACKBONES}
-    assert set(list_networks()) - under_contract < pyramids
+    assert set(list_networks()) - under_contract < pyramids | WIDTHS
     for context in CONTEXTS:
         assert any(f'{context}_{backbone}' in under_contract for backbone in BACKBONES)
 
@@ -332,6 +347,7 @@ def test_checkpoint_keys_equal_the_authors(name, num_classes, listing):
     'name',
     [
         *('lw_refinenet_mobilenet_v2_nano', 'fpn_mobilenet_v2_compact'),
+        *('lw_refinenet_efficientvit_b0', 'efficientvit_seg_b0'),
         *('frm_top_van_b0_compact', 'frm_split_mobilenet_v2_compact'),
     ],
 )

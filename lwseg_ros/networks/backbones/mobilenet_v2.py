@@ -74,6 +74,7 @@ class MobileNetV2(nn.Module):
     """
 
     feature_strides = (4, 8, 16, 32)
+    centred = False
 
     def __init__(
         self, expand_first: bool = True, stages: Sequence[tuple[int, int, int, int]] = STAGES

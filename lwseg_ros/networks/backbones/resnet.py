@@ -41,6 +41,7 @@ class ResNet(nn.Module):
 
     feature_channels = (256, 512, 1024, 2048)
     feature_strides = (4, 8, 16, 32)
+    centred = False
 
     def __init__(self, depth: int = 50) -> None:
         super().__init__()

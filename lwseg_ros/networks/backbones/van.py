@@ -143,6 +143,7 @@ class VisualAttentionNetwork(nn.Module):
     """
 
     feature_strides = (4, 8, 16, 32)
+    centred = False
 
     def __init__(self, size: str = 'b0', drop_path: float = 0.1) -> None:
         super().__init__()
