@@ -69,7 +69,8 @@ class Recipe:
     the whole network. `input_size` is the model's default network size.
 
     A crop is `crop_size` of an image enlarged within its source's `scale` and stretched by up to
-    `aspect`; `photometric` is the strength of changes of light and camera, 0 none.
+    `aspect`; `photometric` is the strength of changes of light and camera, 0 none, `sharpening`
+    the share of the crops that are made crisper.
     `class_weights` weigh the pixels of classes by name, 1 where left out; `rare_crops` is the
     share of the crops that seek those of more than 1. At least the share `ohem_min_kept` of an
     image's pixels counts as hard.
@@ -109,6 +110,7 @@ class Recipe:
     licence: str = ''
     aspect: float = 1.15
     photometric: float = 1.0
+    sharpening: float = 0.0
     class_weights: dict[str, float] = field(default_factory=dict)
     rare_crops: float = 0.0
     ohem_threshold: float = 1.0
