@@ -174,8 +174,9 @@ class LabelSpace:
         """Return for each class id the ids of the target's classes it stands for.
 
         When only the target has a mapping here, a class stands for the target's classes that
-        stand for it. A class without a counterpart is not in the result. DataError when neither
-        space says anything of the other.
+        stand for it. When neither has one, but a shipped space stands between them, a class stands
+        for all that its classes there do. A class without a counterpart is not in the result.
+        DataError when neither space says anything of the other.
         """
         if target.name == self.name:
             return {c.id: (c.id,) for c in self.classes}
@@ -186,6 +187,9 @@ class LabelSpace:
             }
             return {source: ids for source, ids in inverse.items() if ids}
         if target.name not in self.mappings:
+            for middle in map(LabelSpace.load, sorted({*self.mappings} & {*list_label_spaces()})):
+                if middle.knows(target):
+                    return self._label_sets_through(middle, target)
             known = ', '.join(self.mappings) or 'no other space'
             raise DataError(
                 f'label space {self.name} has no mapping to {target.name}, only to {known}: '
@@ -195,6 +199,21 @@ class LabelSpace:
             self.class_id(name): tuple(target.class_id(n) for n in names)
             for name, names in self.mappings[target.name].items()
             if names
+        }
+
+    def knows(self, other: LabelSpace) -> bool:
+        """Tell whether one of the two spaces has a mapping to the other."""
+        return other.name in self.mappings or self.name in other.mappings
+
+    def _label_sets_through(
+        self, middle: LabelSpace, target: LabelSpace
+    ) -> dict[int, tuple[int, ...]]:
+        """Return the sets by way of a third space; none where part of a set is lost on it."""
+        further = middle.label_sets(target)
+        return {
+            source: tuple(sorted({t for m in ids for t in further[m]}))
+            for source, ids in self.label_sets(middle).items()
+            if all(m in further for m in ids)
         }
 
     def maps_one_to_one(self, target: LabelSpace) -> bool:

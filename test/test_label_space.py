@@ -163,3 +163,22 @@ def test_unknown_names_list_the_known_ones(tmp_path):
         space.class_id('perhaps')
     with pytest.raises(DataError, match='no mapping to camvid'):
         space.lookup_table(LabelSpace.load('camvid'))
+
+
+def test_a_shipped_space_stands_between_two_that_do_not_know_each_other() -> None:
+    ours = LabelSpace.from_dict(
+        {
+            'name': 'lanes',
+            'classes': [
+                {'id': 0, 'name': 'lane', 'color': [0, 0, 0], 'drivable': True},
+                {'id': 1, 'name': 'no_road', 'color': [1, 0, 0], 'drivable': False},
+                {'id': 2, 'name': 'silent', 'color': [2, 0, 0], 'drivable': False},
+            ],
+            'mappings': {'camvid': {'lane': ['road'], 'no_road': ['sign', 'car'], 'silent': []}},
+        }
+    )
+    cityscapes = LabelSpace.load('cityscapes')
+    sets = ours.label_sets(cityscapes)
+    names = {ours.names[i]: {cityscapes.names[t] for t in ids} for i, ids in sets.items()}
+    cars = {'car', 'truck', 'bus', 'train'}
+    assert names == {'lane': {'road'}, 'no_road': cars | {'traffic_light', 'traffic_sign'}}
