@@ -38,8 +38,7 @@ def label_set_loss(
     `class_weights` float `[C]` weighs the pixels of the mean; a set weighs as its lightest class.
     With `ohem_threshold` < 1 only hard pixels count (`hard_pixels`). 0 when no pixel is labelled.
     """
-    bits = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-    is_allowed = (allowed.unsqueeze(1) >> bits) & 1 == 1
+    is_allowed = _classes_of(allowed, logits.shape[1])
     labelled = allowed != 0
     # An unlabelled pixel has no allowed class: allow all, so that its loss and gradient are 0.
     is_allowed |= ~labelled.unsqueeze(1)
@@ -79,17 +78,14 @@ def soft_jaccard_loss(logits: Tensor, allowed: Tensor, total: Total = only_here)
     thin class as much as a large one. A pixel that may be several classes counts against all
     others (our choice). 0 when no pixel has one class.
     """
-    labelled = allowed > 0
-    sets = allowed[labelled].unsqueeze(1)
-    probability = logits.movedim(1, -1)[labelled].softmax(1)
-    single = has_one_class(sets)
-    bits = torch.arange(logits.shape[1], device=logits.device)
-    may_be = (sets >> bits) & 1 == 1
-    truth = (single & may_be).to(probability.dtype)
-    known = (single | ~may_be).to(probability.dtype)
-    hits = total((probability * truth).sum(0))
-    truth_pixels = total(truth.sum(0))
-    union = total((probability * known).sum(0)) + truth_pixels - hits
+    probability = logits.softmax(1)
+    single = has_one_class(allowed).unsqueeze(1)
+    may_be = _classes_of(allowed, logits.shape[1])
+    known = single | (~may_be & (allowed > 0).unsqueeze(1))
+    truth = may_be & single
+    hits = total((probability * truth).sum((0, 2, 3)))
+    truth_pixels = total(truth.sum((0, 2, 3)).to(probability.dtype))
+    union = total((probability * known).sum((0, 2, 3))) + truth_pixels - hits
     present = truth_pixels > 0
     if not present.any():
         return logits.sum() * 0
@@ -110,6 +106,11 @@ def distillation_loss(
     divergence = (teacher_log.exp() * (teacher_log - student_log)).sum(1)
     pixels = torch.tensor(float(divergence.numel()), device=logits.device)
     return total(divergence.sum()) / total(pixels) * temperature**2
+
+
+def _classes_of(allowed: Tensor, classes: int) -> Tensor:
+    """Return, bool `[N, C, H, W]`, which classes the bit sets `[N, H, W]` hold."""
+    return torch.stack([(allowed & (1 << c)) != 0 for c in range(classes)], 1)
 
 
 def has_one_class(allowed: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -124,15 +124,11 @@ class Objective:
         x = normalised(images, IMAGENET_MEAN, IMAGENET_STD)
         logits, embeddings = self.trainee(x, contrasts)
         logits = logits.float()
-        rows, columns = (
-            slice(start, None, LOSS_STRIDE)
-            for start in divmod(iteration % LOSS_STRIDE**2, LOSS_STRIDE)
+        row, column = divmod(iteration % LOSS_STRIDE**2, LOSS_STRIDE)
+        labels = allowed[:, row::LOSS_STRIDE, column::LOSS_STRIDE]
+        at_pixels = enlarged_at(
+            logits, allowed.shape[1:], (row, column), LOSS_STRIDE, self.align_corners
         )
-        size = allowed.shape[1:]
-        at_pixels = F.interpolate(
-            logits, size=size, mode='bilinear', align_corners=self.align_corners
-        )
-        at_pixels, labels = at_pixels[:, :, rows, columns], allowed[:, rows, columns]
         terms = {
             'cross_entropy': label_set_loss(
                 at_pixels,
@@ -156,6 +152,31 @@ class Objective:
             )
             loss = loss + recipe.distillation_weight * terms['distillation']
         return loss, terms
+
+
+def enlarged_at(
+    logits: Tensor,
+    size: Sequence[int],
+    start: tuple[int, int],
+    step: int,
+    align_corners: bool,
+) -> Tensor:
+    """Return every `step`th row and column, from `start` on, of logits enlarged bilinearly.
+
+    Of float `[N, C, h, w]` enlarged to `size`, by a product with the weights of those rows and one
+    with those of the columns: what is not looked at is not computed.
+    """
+    rows, columns = (
+        F.interpolate(
+            torch.eye(extent, device=logits.device)[None],
+            size=wanted,
+            mode='linear',
+            align_corners=align_corners,
+        )[0, :, first::step]
+        for extent, wanted, first in zip(logits.shape[2:], size, start, strict=True)
+    )
+    enlarged: Tensor = rows.T @ (logits.contiguous() @ columns)
+    return enlarged
 
 
 def normalised(images: Tensor, mean: RGB, std: RGB) -> Tensor:

@@ -75,6 +75,8 @@ class Recipe:
     share of the crops that seek those of more than 1. At least the share `ohem_min_kept` of an
     image's pixels counts as hard.
 
+    `precision` auto is bf16-mixed where the device computes in it, else fp32.
+
     `ema_decay` averages the weights that are validated and kept. `validate_every` and
     `save_every` are in iterations, `workers` are processes that prepare samples, 0 none.
     `licence` is written into the model.
@@ -102,7 +104,7 @@ class Recipe:
     poly_power: float = 0.9
     frozen_batch_norm: bool = False
     ema_decay: float = 0.998
-    precision: str = 'bf16-mixed'
+    precision: str = 'auto'
     validate_every: int = 500
     save_every: int = 250
     seed: int = 0
@@ -132,7 +134,7 @@ class Recipe:
 
 
 OPTIMIZERS = ('adamw', 'sgd')
-PRECISIONS = ('bf16-mixed', 'fp32', 'fp16-mixed')
+PRECISIONS = ('auto', 'bf16-mixed', 'fp32', 'fp16-mixed')
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -348,9 +348,9 @@ def _optimizer(trainee: Trainee, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if recipe.optimizer == 'sgd':
         return torch.optim.SGD(
-            groups, lr=0, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            groups, lr=0, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
-    return torch.optim.AdamW(groups, lr=0, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=0, weight_decay=recipe.weight_decay, fused=True)
 
 
 def _count_images(recipe: Recipe, root: Path | None) -> int:

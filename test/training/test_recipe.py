@@ -39,7 +39,7 @@ def read(tmp_path: Path, text: str):
         (RECIPE + f'stages: [{STAGE}}}]\n', 'either iterations or epochs'),
         (RECIPE + 'stages: [{iterations: 3}]\n', 'stages lacks learning_rate_encoder'),
         (RECIPE + 'optimizer: lion\n', 'wanted one of adamw, sgd'),
-        (RECIPE + 'precision: int8\n', 'wanted one of bf16-mixed, fp32, fp16-mixed'),
+        (RECIPE + 'precision: int8\n', 'wanted one of auto, bf16-mixed, fp32, fp16-mixed'),
         (RECIPE + 'frozen_batch_norm: 1\n', 'frozen_batch_norm is 1, wanted bool'),
         (RECIPE + 'frozen_batch_norm: "false"\n', "frozen_batch_norm is 'false', wanted bool"),
         (RECIPE + 'iterations: yes\n', 'iterations is True, wanted int'),

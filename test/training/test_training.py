@@ -304,7 +304,7 @@ def test_validation_equals_evaluate(data, recipe, tmp_path):
     train(recipe, tmp_path / 'run', data)
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     path = tmp_path / 'run' / 'last.safetensors'
-    with Segmenter.load(path, 'torch', precision='fp32', input_size='source') as segmenter:
+    with Segmenter.load(path, 'torch', precision='fp32') as segmenter:
         again = evaluate(
             segmenter,
             segmenter.label_space,
