@@ -22,7 +22,7 @@ STAGES = (
 )
 EXPANSION = 4
 HEAD_CHANNELS = 16
-_EPSILON = 1e-15
+_EPSILON = 1e-15  # as a least divisor: exporters drop the sum with so small a number
 
 
 class ConvLayer(nn.Module):
@@ -144,7 +144,7 @@ def linear_attention(qkv: Tensor) -> Tensor:
     # A product of its own: as a row of ones under the values, exporters get it wrong.
     summed = torch.matmul(value, key.transpose(2, 3))
     divisor = torch.matmul(key.sum(3, keepdim=True).transpose(2, 3), query)
-    attended = torch.matmul(summed, query) / (divisor + _EPSILON)
+    attended = torch.matmul(summed, query) / divisor.clamp(min=_EPSILON)
     return attended.reshape(number, -1, height, width)
 
 
