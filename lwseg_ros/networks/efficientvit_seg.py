@@ -5,6 +5,8 @@ Cai, Li, Hu, Gan, Han; ICCV 2023; arXiv 2205.14756. Key names are those of the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,9 +71,12 @@ class EfficientViTSeg(SegmentationNetwork):
         _, *channels = self.backbone.feature_channels
         self.head = EfficientViTHead((channels[0], channels[1], channels[2]), num_classes)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return self.backbone.features(x)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the head's features, enlarged, `[N, FINAL_WIDTH, ceil(H/4), ceil(W/4)]`."""
-        s4, *others = self.backbone.features(x)
+        s4, *others = maps
         return resize_like(self.head.hidden(*others), s4, align_corners=False)
 
     def classify(self, decoded: Tensor) -> Tensor:
@@ -79,6 +84,6 @@ class EfficientViTSeg(SegmentationNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, classified before they are enlarged: the same, but cheaper."""
-        s4, *others = self.backbone.features(x)
+        s4, *others = self.encode(x)
         logits = self.head.classify(self.head.hidden(*others))
         return resize_like(logits, s4, align_corners=False)

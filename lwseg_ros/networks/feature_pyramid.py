@@ -106,11 +106,13 @@ class FeaturePyramidNetwork(SegmentationNetwork):
         self.dropout = nn.Dropout2d(0.1)
         self.classifier = nn.Conv2d(head_width, num_classes, 1)
 
-    def decoded(self, x: Tensor) -> Tensor:
-        features = self.backbone.features(x)
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return self.backbone.features(x)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
         if self.context is not None:
-            features = self.context(features)
-        decoded: Tensor = self.head(self.pyramid(features))
+            maps = self.context(maps)
+        decoded: Tensor = self.head(self.pyramid(maps))
         return decoded
 
     def classify(self, decoded: Tensor) -> Tensor:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class SegmentationNetwork(nn.Module):
-    """A network of the catalog: an image to features at a quarter of its size, those to logits.
+    """A network of the catalog: an encoder, a decoder and a classifier, one after the other.
 
     Takes normalised RGB, float `[N, 3, H, W]`, H and W >= 32, odd sizes too.
     """
 
     decoded_channels: int
-    """Channels of what `decoded` returns."""
+    """Channels of what `decode` returns."""
     centred = False
     """Whether a logit stands for the middle of its cell of 4x4 pixels; else for the cell's first.
 
@@ -23,16 +24,33 @@ class SegmentationNetwork(nn.Module):
     """
 
     @abstractmethod
-    def decoded(self, x: Tensor) -> Tensor:
-        """Return the decoder's features, `[N, decoded_channels, ceil(H/4), ceil(W/4)]`."""
+    def encode(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the encoder's maps, float `[N, C, h, w]` each, the deepest one last."""
+
+    @abstractmethod
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return features `[N, decoded_channels, ceil(H/4), ceil(W/4)]` of the encoder's maps."""
 
     @abstractmethod
     def classify(self, decoded: Tensor) -> Tensor:
         """Return the logits `[N, classes, h, w]` of features `[N, decoded_channels, h, w]`."""
 
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return the decoder's features of an image."""
+        return self.decode(self.encode(x))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[N, classes, ceil(H/4), ceil(W/4)]`."""
         return self.classify(self.decoded(x))
+
+    def with_embedding(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits and the embedding, float32 `[N, C]`.
+
+        That is the mean over all positions of the encoder's last map: what the image as a whole
+        is like, to compare images by.
+        """
+        maps = self.encode(x)
+        return self.classify(self.decode(maps)), maps[-1].float().mean((2, 3))
 
     def simplify(self) -> None:
         """Change layers, in place, so that the same logits cost less; other keys may come of it.

@@ -137,9 +137,13 @@ class LightWeightRefineNetResNet(SegmentationNetwork, ResNet):
         self.mflow_conv_g4_pool = pooling_stage(256)
         self.clf_conv: nn.Module = nn.Conv2d(256, num_classes, 3, padding=1)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return `layer1` to `layer4`, at strides 4, 8, 16 and 32."""
+        return self.features(x)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the refined features at stride 4, `[N, 256, ceil(H/4), ceil(W/4)]`."""
-        l1, l2, l3, l4 = self.features(x)
+        l1, l2, l3, l4 = maps
         l3, l4 = self.dropout(l3), self.dropout(l4)
 
         x4 = F.relu(self.p_ims1d2_outl1_dimred(l4))
@@ -196,23 +200,27 @@ class LightWeightRefineNetMobileNetV2(SegmentationNetwork, MobileNetV2):
         self.conv_adapt2 = conv1x1(width, width)
         self.segm: nn.Module = nn.Conv2d(width, num_classes, 3, padding=1)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the outputs of `layer3` to the last, at strides 4 to 32."""
+        return self.stages(x)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the refined features, `[N, decoded_channels, ceil(H/4), ceil(W/4)]`."""
-        maps = dict(enumerate(self.stages(x), start=3))
+        layers = dict(enumerate(maps, start=3))
         deepest, *finer = self.taps
-        refined: Tensor = self.crp4(F.relu6(self._reduced(maps, deepest)))
+        refined: Tensor = self.crp4(F.relu6(self._reduced(layers, deepest)))
         for index, tap in zip((3, 2, 1), finer, strict=True):
             coarser = self.get_submodule(f'conv_adapt{index + 1}')(refined)
-            coarser = resize_like(coarser, maps[tap[0]], self.align_corners)
-            joined = F.relu6(self._reduced(maps, tap) + coarser)
+            coarser = resize_like(coarser, layers[tap[0]], self.align_corners)
+            joined = F.relu6(self._reduced(layers, tap) + coarser)
             refined = self.get_submodule(f'crp{index}')(joined)
         return refined
 
-    def _reduced(self, maps: Mapping[int, Tensor], tap: Sequence[int]) -> Tensor:
+    def _reduced(self, layers: Mapping[int, Tensor], tap: Sequence[int]) -> Tensor:
         first, *others = tap
-        total: Tensor = self.get_submodule(f'conv{first}')(maps[first])
+        total: Tensor = self.get_submodule(f'conv{first}')(layers[first])
         for layer in others:
-            total = total + self.get_submodule(f'conv{layer}')(maps[layer])
+            total = total + self.get_submodule(f'conv{layer}')(layers[layer])
         return total
 
     def classify(self, decoded: Tensor) -> Tensor:
@@ -257,11 +265,12 @@ class LightWeightRefineNet(SegmentationNetwork):
         self.adapt = nn.ModuleList(conv1x1(width, width) for _ in range(count - 1))
         self.classifier: nn.Module = nn.Conv2d(width, num_classes, 3, padding=1)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        return self.backbone.features(x)
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the refined features, `[N, width, ceil(H/4), ceil(W/4)]`."""
-        reduced = [
-            layer(f) for layer, f in zip(self.reduce, self.backbone.features(x), strict=True)
-        ]
+        reduced = [layer(f) for layer, f in zip(self.reduce, maps, strict=True)]
         refined: Tensor = self.pool[-1](F.relu6(reduced[-1]))
         for level in range(len(reduced) - 2, -1, -1):
             finer = reduced[level]

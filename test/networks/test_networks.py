@@ -48,9 +48,18 @@ class NetworkContract:
     def test_logits_are_classified_from_decoded_features(self, network):
         image = torch.randn(1, 3, 40, 56)
         with torch.inference_mode():
-            decoded = network.decoded(image)
+            decoded = network.decode(network.encode(image))
             assert decoded.shape == (1, network.decoded_channels, 10, 14)
             torch.testing.assert_close(network.classify(decoded), network(image))
+
+    def test_the_embedding_is_the_mean_of_the_deepest_map(self, network):
+        images = torch.randn(2, 3, 65, 97)
+        with torch.inference_mode():
+            deepest = network.encode(images)[-1]
+            logits, embedding = network.with_embedding(images)
+            torch.testing.assert_close(logits, network(images))
+        assert deepest.shape[-2:] == (3, 4)
+        torch.testing.assert_close(embedding, deepest.mean((2, 3)))
 
     def test_simplified_gives_the_same_logits(self, network):
         simplified = copy.deepcopy(network)
