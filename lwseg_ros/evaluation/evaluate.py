@@ -18,7 +18,7 @@ from lwseg_ros.datasets.dataset import LabelledImages, Pair, read_pair
 from lwseg_ros.evaluation.boundary import TOLERANCE, BoundaryCounts
 from lwseg_ros.evaluation.calibration import Calibration
 from lwseg_ros.evaluation.common_space import common_space
-from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure
+from lwseg_ros.evaluation.metrics import ConfusionMatrix, figure, pair_counts
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import LabelSpace
 
@@ -113,6 +113,7 @@ class Comparison:
         self._truth_table = truth_space.lookup_table(self.space)
         self._prediction_table = model_space.lookup_table(self.space)
         self.accuracy = Accuracy(self.space)
+        self._pairs = np.zeros((256, 256), np.int64)
 
     def in_common_space(self, truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
         """Return both label images in the space of the comparison, `space`."""
@@ -135,7 +136,23 @@ class Comparison:
         """Add one image and return its own figures; truth uint8 `[H, W]` in its own space."""
         one = self.measure(truth, segmentation)
         self.accuracy.add(one)
+        self._pairs += pair_counts(truth, segmentation.labels)
         return one.figures()
+
+    def called_drivable(self) -> dict[str, float]:
+        """Return of each true class the share of its pixels that the model calls drivable.
+
+        By the truth's own classes and the model's own drivable ones, whatever is joined or left
+        out elsewhere: what is missed of a road, and what is invented on a class that only says
+        what it is not. Of the images of `update`; classes that occur in truth.
+        """
+        drivable = list(self._sides['model'].drivable_ids)
+        pixels, called = self._pairs.sum(1), self._pairs[:, drivable].sum(1)
+        return {
+            c.name: round(float(called[c.id] / pixels[c.id]), 6)
+            for c in self._sides['truth'].classes
+            if drivable and pixels[c.id]
+        }
 
     def result(self) -> dict[str, Any]:
         """Return the metrics over all images as JSON-able figures; None where undefined.
@@ -143,7 +160,7 @@ class Comparison:
         Where classes were joined, `classes` has those of truth and model by the joined name, and
         `note` says so in words.
         """
-        result = self.accuracy.result()
+        result = {**self.accuracy.result(), 'called_drivable': self.called_drivable()}
         if self.space in self._sides.values():
             return result
         classes = {

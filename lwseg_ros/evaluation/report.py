@@ -28,10 +28,13 @@ def print_report(result: dict[str, Any], heading: str, console: Console) -> None
     borders = result['boundary']['classes']
     for name, iou in result['iou'].items():
         classes.add_row(escape(name), _text(iou), _text(borders.get(name, {}).get('f1')))
+    called = Table('true class', _right('called drivable'))
+    for name, share in result['called_drivable'].items():
+        called.add_row(escape(name), _text(share))
     worst = Table('worst images', _right('drivable_iou'), _right('miou'))
     for row in result['worst']:
         worst.add_row(escape(row['name']), _text(row['drivable_iou']), _text(row['miou']))
-    for table in (figures, classes, worst):
+    for table in (figures, classes, called, worst):
         if table.row_count:
             console.print(table)
     if 'note' in result:

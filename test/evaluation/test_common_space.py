@@ -111,6 +111,8 @@ def test_a_true_class_that_may_be_anything_is_unlabelled() -> None:
     assert result['iou'] == {'lane': 0.5, 'car+above': 0.5}
     assert result['false_drivable_rate'] == 0.5
     assert 'Unlabelled is elsewhere, which may be any class of camvid' in result['note']
+    # Each true class by itself, those that say nothing or are joined elsewhere included.
+    assert result['called_drivable'] == {'elsewhere': 1, 'lane': 1, 'car': 1, 'above': 0}
 
 
 def test_classes_without_a_counterpart() -> None:

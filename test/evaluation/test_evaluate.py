@@ -44,6 +44,7 @@ def test_pairs_are_sorted_and_measured(idd):
     assert result['label_space'] == 'idd_level1'
     assert result['drivable_iou'] == pytest.approx(16 / 24, abs=1e-6)
     assert result['false_drivable_rate'] == 0
+    assert result['called_drivable'] == {'drivable': pytest.approx(16 / 24, abs=1e-6), 'sky': 0}
     assert result['iou'] == {
         'drivable': pytest.approx(16 / 24, abs=1e-6),
         'sky': pytest.approx(16 / 24, abs=1e-6),
