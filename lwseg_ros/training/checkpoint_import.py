@@ -15,9 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lwseg_ros.datasets.dataset import data_root
 from lwseg_ros.errors import ModelError
 from lwseg_ros.inference.graph import save_safetensors
 from lwseg_ros.inference.model_info import ModelInfo
+from lwseg_ros.inference.model_source import list_models, resolve_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 from lwseg_ros.networks.backbones.mobilenet_v2 import MobileNetV2, imagenet_keys
@@ -28,6 +30,17 @@ from lwseg_ros.networks.light_weight_refinenet import LightWeightRefineNet
 
 CONTAINERS = ('segmenter', 'model', 'state_dict')
 """Keys under which the authors' and others' checkpoints hold the state dict."""
+
+
+def find_weights(name: str, root: Path | None = None) -> Path:
+    """Return the .safetensors of a shipped model by its name, else the file of that path.
+
+    A relative path starts from the data's root, or else from the working folder.
+    """
+    path = data_root(root) / name
+    if name not in list_models() and path.is_file():
+        return path
+    return resolve_model(name, '.safetensors')
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -92,22 +92,6 @@ def soft_jaccard_loss(logits: Tensor, allowed: Tensor, total: Total = only_here)
     return 1 - (hits[present] / union[present]).mean()
 
 
-def distillation_loss(
-    logits: Tensor, teacher: Tensor, temperature: float, total: Total = only_here
-) -> Tensor:
-    """Return the mean divergence of the student from the teacher, both softened.
-
-    `logits` and `teacher` are float `[N, C, h, w]`. T^2 KL(softmax(teacher / T) ||
-    softmax(logits / T)) per pixel, T the temperature (Hinton et al. 2015, arXiv 1503.02531); the
-    factor keeps the gradients' size whatever T. All pixels count, unlabelled ones too.
-    """
-    student_log = (logits / temperature).log_softmax(1)
-    teacher_log = (teacher / temperature).log_softmax(1)
-    divergence = (teacher_log.exp() * (teacher_log - student_log)).sum(1)
-    pixels = torch.tensor(float(divergence.numel()), device=logits.device)
-    return total(divergence.sum()) / total(pixels) * temperature**2
-
-
 def _classes_of(allowed: Tensor, classes: int) -> Tensor:
     """Return, bool `[N, C, H, W]`, which classes the bit sets `[N, H, W]` hold."""
     return torch.stack([(allowed & (1 << c)) != 0 for c in range(classes)], 1)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.graph import load_network
-from lwseg_ros.inference.model_file import read_model_info
 from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD
-from lwseg_ros.inference.model_source import resolve_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.training.contrastive import ProjectionHead, pixel_contrast
 from lwseg_ros.training.losses import (
     Total,
-    distillation_loss,
     label_set_loss,
     only_here,
     soft_jaccard_loss,
 )
 from lwseg_ros.training.recipe import Recipe
+from lwseg_ros.training.samples import normalised
+from lwseg_ros.training.teacher import Teacher, at_logits, distillation_loss
 
 if TYPE_CHECKING:
     from lwseg_ros.networks.layers import SegmentationNetwork
@@ -34,8 +30,6 @@ LOSS_STRIDE = 2
 
 It makes a step a sixth faster on a CPU; looking at the same ones always would shift the labels.
 """
-
-RGB = tuple[float, float, float]
 
 
 class Trainee(nn.Module):
@@ -54,39 +48,6 @@ class Trainee(nn.Module):
         return self.network.classify(decoded), self.head(decoded)
 
 
-class Teacher(nn.Module):
-    """A trained model that a student learns from: images uint8 `[N, H, W, 3]` to logits.
-
-    It computes within `autocast()`. ModelError if its classes are not those of `space`.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        space: LabelSpace,
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        super().__init__()
-        self.autocast = autocast
-        path = resolve_model(model, '.safetensors')
-        info = read_model_info(path)
-        if info.label_space.names != space.names:
-            raise ModelError(
-                f'teacher {model} has the classes of label space {info.label_space.name}, not of '
-                f'{space.name}: give a teacher of the same label space'
-            )
-        network = load_network(path, info).requires_grad_(False)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network
-        self.mean, self.std = info.mean, info.std
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        with self.autocast():
-            logits: Tensor = self.network(normalised(images, self.mean, self.std))
-        return logits.float()
-
-
 class Objective:
     """The loss of a batch and its parts.
 
@@ -98,7 +59,7 @@ class Objective:
         recipe: Recipe,
         space: LabelSpace,
         trainee: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]],
-        teacher: Callable[[Tensor], Tensor] | None = None,
+        teacher: Teacher | None = None,
         total: Total = only_here,
         centred: bool = False,
     ) -> None:
@@ -148,7 +109,14 @@ class Objective:
             loss = loss + recipe.contrastive_weight * terms['contrast']
         if self.teacher is not None:
             terms['distillation'] = distillation_loss(
-                logits, self.teacher(images), recipe.distillation_temperature, total
+                logits,
+                self.teacher(images, logits.shape[2:]),
+                self.teacher.groups,
+                at_logits(allowed, logits.shape[2:], not self.align_corners),
+                recipe.distillation_temperature,
+                recipe.teacher_confidence,
+                recipe.teacher_on == 'all',
+                total,
             )
             loss = loss + recipe.distillation_weight * terms['distillation']
         return loss, terms
@@ -177,10 +145,3 @@ def enlarged_at(
     )
     enlarged: Tensor = rows.T @ (logits.contiguous() @ columns)
     return enlarged
-
-
-def normalised(images: Tensor, mean: RGB, std: RGB) -> Tensor:
-    """Return images uint8 `[N, H, W, 3]` as a network takes them, float `[N, 3, H, W]`."""
-    x = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-    x = (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
-    return x.contiguous(memory_format=torch.channels_last)

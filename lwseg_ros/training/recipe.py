@@ -63,10 +63,17 @@ class Recipe:
 
     The loss is cross-entropy, over hard pixels only with `ohem_threshold` < 1, plus each other
     term (soft IoU, pixel contrast, a teacher) times its weight; 0 leaves it out. The contrast
-    starts after `contrastive_warmup` iterations. `teacher` is a model's name or path.
+    starts after `contrastive_warmup` iterations.
 
-    `initial_weights` fills the encoder, from a shipped model's name or a file; `initial_model`
-    the whole network. `input_size` is the model's default network size.
+    `teacher` is a model of any label space that has classes in common with the recipe's. One that
+    is a bare checkpoint wants `teacher_network` and `teacher_label_space`. It sees the crops
+    enlarged by `teacher_scale`, and counts where its most probable class has a probability of at
+    least `teacher_confidence`; `teacher_on` ambiguous leaves out the pixels whose label is one
+    class (see `distillation_loss`).
+
+    `initial_weights` fills the encoder, `initial_model` the whole network. Both and `teacher` are
+    a shipped model's name or a file, relative to the data's root or else to the working folder.
+    `input_size` is the model's default network size.
 
     A crop is `crop_size` of an image enlarged within its source's `scale` and stretched by up to
     `aspect`; `photometric` is the strength of changes of light and camera, 0 none, `sharpening`
@@ -121,6 +128,11 @@ class Recipe:
     contrastive_weight: float = 0.0
     contrastive_warmup: int = 1000
     teacher: str = ''
+    teacher_network: str = ''
+    teacher_label_space: str = ''
+    teacher_scale: float = 1.0
+    teacher_confidence: float = 0.0
+    teacher_on: str = 'all'
     distillation_weight: float = 1.0
     distillation_temperature: float = 2.0
 
@@ -135,6 +147,7 @@ class Recipe:
 
 OPTIMIZERS = ('adamw', 'sgd')
 PRECISIONS = ('auto', 'bf16-mixed', 'fp32', 'fp16-mixed')
+TEACHER_ON = ('all', 'ambiguous')
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -166,6 +179,7 @@ def _problem(recipe: Recipe) -> str:
     for entry, value, known in (
         ('optimizer', recipe.optimizer, OPTIMIZERS),
         ('precision', recipe.precision, PRECISIONS),
+        ('teacher_on', recipe.teacher_on, TEACHER_ON),
     ):
         if value not in known:
             return f': {entry} is {value!r}, wanted one of {", ".join(known)}'
@@ -173,6 +187,10 @@ def _problem(recipe: Recipe) -> str:
         return ': ohem_threshold and ohem_min_kept must be in 0..1'
     if recipe.distillation_temperature <= 0:
         return ': distillation_temperature must be positive'
+    if bool(recipe.teacher_network) != bool(recipe.teacher_label_space):
+        return ': teacher_network and teacher_label_space go together'
+    if not (1 <= recipe.teacher_scale <= 4 and 0 <= recipe.teacher_confidence <= 1):
+        return ': teacher_scale must be in 1..4, teacher_confidence in 0..1'
     return ''
 
 

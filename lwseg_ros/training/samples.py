@@ -26,6 +26,7 @@ from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.training.recipe import Recipe, Source
 
 Image = npt.NDArray[np.uint8]
+RGB = tuple[float, float, float]
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 GENERATED_DRIVE = 'generated_drive'
@@ -156,6 +157,13 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         if self.recipe.sharpening and rng.random() < self.recipe.sharpening:
             image = sharpened(image, rng)
         return torch.from_numpy(image), torch.from_numpy(loaded.allowed[labels])
+
+
+def normalised(images: Tensor, mean: RGB, std: RGB) -> Tensor:
+    """Return images uint8 `[N, H, W, 3]` as a network takes them, float `[N, 3, H, W]`."""
+    x = images.permute(0, 3, 1, 2).to(torch.float32) / 255
+    x = (x - x.new_tensor(mean).view(1, 3, 1, 1)) / x.new_tensor(std).view(1, 3, 1, 1)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def plainly(batches: Iterable[Any]) -> Iterator[Any]:

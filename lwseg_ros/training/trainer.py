@@ -26,17 +26,21 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from lwseg_ros.datasets.dataset import data_root, open_dataset
+from lwseg_ros.datasets.dataset import open_dataset
 from lwseg_ros.errors import DataError, TrainingError
 from lwseg_ros.files import write_json
 from lwseg_ros.inference.graph import save_safetensors
 from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD, ModelInfo
-from lwseg_ros.inference.model_source import list_models, resolve_model
 from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.networks import create_network
-from lwseg_ros.training.checkpoint_import import encoder_keys, load_encoder_weights, load_weights
-from lwseg_ros.training.objective import Objective, Teacher, Trainee
+from lwseg_ros.training.checkpoint_import import (
+    encoder_keys,
+    find_weights,
+    load_encoder_weights,
+    load_weights,
+)
+from lwseg_ros.training.objective import Objective, Trainee
 from lwseg_ros.training.processes import start_processes, total
 from lwseg_ros.training.recipe import Recipe, in_iterations, learning_rates
 from lwseg_ros.training.run_log import RunLog
@@ -48,6 +52,7 @@ from lwseg_ros.training.samples import (
     plainly,
     start_worker,
 )
+from lwseg_ros.training.teacher import Teacher
 from lwseg_ros.training.validation import Validation
 
 REPORT_EVERY = 50
@@ -77,9 +82,9 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         network = create_network(recipe.network, self.space.num_classes)
         if recipe.initial_weights:
-            load_encoder_weights(network, _weights_file(recipe.initial_weights, root))
+            load_encoder_weights(network, find_weights(recipe.initial_weights, root))
         if recipe.initial_model:
-            load_weights(network, resolve_model(recipe.initial_model, '.safetensors'))
+            load_weights(network, find_weights(recipe.initial_model, root))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device)
         self.average = AveragedModel(
@@ -94,7 +99,15 @@ class Trainer:
         self.trainee, self.optimizer = self.fabric.setup(trainee, _optimizer(trainee, recipe))
         teacher = None
         if recipe.teacher:
-            teacher = Teacher(recipe.teacher, self.space, self.fabric.autocast).to(self.device)
+            teacher = Teacher(
+                find_weights(recipe.teacher, root),
+                self.space,
+                network.centred,
+                recipe.teacher_network,
+                recipe.teacher_label_space,
+                recipe.teacher_scale,
+                self.fabric.autocast,
+            ).to(self.device)
         self.objective = Objective(
             recipe,
             self.space,
@@ -320,13 +333,6 @@ def train(
         trainer.resume()
     trainer.run()
     return trainer.average.module
-
-
-def _weights_file(weights: str, root: Path | None) -> Path:
-    """Return the weights of the shipped model of that name, else the file, from the data root."""
-    if weights in list_models():
-        return resolve_model(weights, '.safetensors')
-    return data_root(root) / weights
 
 
 def _set_training(trainee: Trainee, recipe: Recipe) -> None:

@@ -17,7 +17,6 @@ from lwseg_ros.training.contrastive import (  # noqa: E402
     single_class,
 )
 from lwseg_ros.training.losses import (  # noqa: E402
-    distillation_loss,
     hard_pixels,
     label_set_loss,
     soft_jaccard_loss,
@@ -108,15 +107,6 @@ def test_soft_jaccard_counts_only_the_classes_at_hand():
     logits[0, 1] = 30
     assert soft_jaccard_loss(logits, torch.full((1, 1, 4), 0b010)) < 1e-6
     assert soft_jaccard_loss(logits, torch.full((1, 1, 4), 0b100)) > 1 - 1e-6
-
-
-def test_distillation_is_the_softened_divergence():
-    torch.manual_seed(1)
-    student, teacher = torch.randn(2, 5, 3, 2, requires_grad=True), torch.randn(2, 5, 3, 2)
-    loss = distillation_loss(student, teacher, 3.0)
-    p, q = (teacher / 3).softmax(1), (student / 3).softmax(1)
-    torch.testing.assert_close(loss, 9 * (p * (p / q).log()).sum(1).mean())
-    assert abs(float(distillation_loss(teacher, teacher, 3.0))) < 1e-6
 
 
 def loop_contrast(anchors, labels):
