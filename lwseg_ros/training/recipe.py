@@ -71,9 +71,11 @@ class Recipe:
     least `teacher_confidence`; `teacher_on` ambiguous leaves out the pixels whose label is one
     class (see `distillation_loss`).
 
-    `initial_weights` fills the encoder, `initial_model` the whole network. Both and `teacher` are
-    a shipped model's name or a file, relative to the data's root or else to the working folder.
-    `input_size` is the model's default network size.
+    `initial_weights` fills the encoder, `initial_model` the whole network. Of its weights, batch
+    norm's statistics included, `blend_initial` parts of 1 are in those that are validated and
+    kept (see `Trainer.kept`). Both and `teacher` are a shipped model's name or a file, relative
+    to the data's root or else to the working folder. `input_size` is the model's default network
+    size.
 
     A crop is `crop_size` of an image enlarged within its source's `scale` and stretched by up to
     `aspect`; `photometric` is the strength of changes of light and camera, 0 none, `sharpening`
@@ -96,6 +98,7 @@ class Recipe:
     validate: tuple[Validation, ...]
     initial_weights: str = ''
     initial_model: str = ''
+    blend_initial: float = 0.0
     input_size: tuple[int, int] = (385, 577)
     crop_size: tuple[int, int] = (257, 257)
     batch_size: int = 8
@@ -187,6 +190,10 @@ def _problem(recipe: Recipe) -> str:
         return ': ohem_threshold and ohem_min_kept must be in 0..1'
     if recipe.distillation_temperature <= 0:
         return ': distillation_temperature must be positive'
+    if not 0 <= recipe.blend_initial <= 1:
+        return ': blend_initial must be in 0..1'
+    if recipe.blend_initial and not recipe.initial_model:
+        return ': blend_initial blends with the weights of an initial_model: give one'
     if bool(recipe.teacher_network) != bool(recipe.teacher_label_space):
         return ': teacher_network and teacher_label_space go together'
     if not (1 <= recipe.teacher_scale <= 4 and 0 <= recipe.teacher_confidence <= 1):

@@ -8,6 +8,7 @@ of batch norms; on CPUs, where PyTorch cannot, each process normalises by its ow
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -87,6 +88,7 @@ class Trainer:
             load_weights(network, find_weights(recipe.initial_model, root))
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device)
+        self.initial = copy.deepcopy(network.state_dict()) if recipe.blend_initial else {}
         self.average = AveragedModel(
             self.network,
             multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay),  # type: ignore[no-untyped-call]
@@ -243,16 +245,33 @@ class Trainer:
         kept = f'{saved} holds the last good state' if saved.exists() else 'nothing was saved yet'
         return f'lower the learning rates, lengthen the warm-up or take fp32; {kept}'
 
+    def kept(self) -> nn.Module:
+        """Return the network with the weights that are validated and kept.
+
+        They are the averaged ones, with `blend_initial` b those times 1 - b plus b times the
+        initial model's (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903): what was learnt before
+        is kept beside what is learnt now. That running means and variances of batch norms are
+        blended as weights are is our choice: no data is needed for it.
+        """
+        if not self.initial:
+            return self.average.module
+        network = copy.deepcopy(self.average.module)
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(self.initial[name], self.recipe.blend_initial)
+        return network
+
     def _validate(self) -> None:
-        """Evaluate the averaged weights, and keep them if they are the best so far."""
-        predict = self.validation.predictor(self.average.module)
+        """Evaluate the weights that are kept, and keep them as the best if they are so far."""
+        kept = self.kept()
+        predict = self.validation.predictor(kept)
         sets = self.validation.figures(predict)
         score = float(np.mean([s['miou'] for s in sets])) if sets else 0.0
         result = self.result = {'iteration': self.iteration, 'score': score, 'sets': sets}
         if score >= self.best:
             self.best = score
             best = self.out / 'best.safetensors'
-            save_safetensors(self.average.module, self._info(result), best)
+            save_safetensors(kept, self._info(result), best)
         result['losses'] = losses = _means(self._losses)
         result['loss'] = losses['loss']
         result['seconds'] = round(time.monotonic() - self._started, 1)
@@ -286,8 +305,8 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write the averaged weights and all that a resumed run needs."""
-        save_safetensors(self.average.module, self._info({}), self.out / 'last.safetensors')
+        """Write the weights that are kept and all that a resumed run needs."""
+        save_safetensors(self.kept(), self._info({}), self.out / 'last.safetensors')
         state = {
             'recipe': _plain(self.recipe),
             'trainee': self.trainee.state_dict(),
@@ -324,7 +343,7 @@ def train(
     resume: bool = False,
     device: str = 'auto',
 ) -> nn.Module:
-    """Train a recipe into the folder `out` and return the averaged network."""
+    """Train a recipe into the folder `out` and return the network that is kept."""
     if not resume and (out / 'state.pt').exists():
         raise DataError(f'{out} already holds a run: give --resume or another --out')
     keep_freed_memory()
@@ -332,7 +351,7 @@ def train(
     if resume:
         trainer.resume()
     trainer.run()
-    return trainer.average.module
+    return trainer.kept()
 
 
 def _set_training(trainee: Trainee, recipe: Recipe) -> None:

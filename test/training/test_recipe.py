@@ -45,6 +45,8 @@ def read(tmp_path: Path, text: str):
         (RECIPE + 'iterations: yes\n', 'iterations is True, wanted int'),
         (RECIPE + 'weight_decay: yes\n', 'weight_decay is True, wanted float'),
         (RECIPE + 'ohem_threshold: 7\n', 'ohem_threshold'),
+        (RECIPE + 'blend_initial: 0.5\n', 'give one'),
+        (RECIPE + 'initial_model: road\nblend_initial: 2\n', 'blend_initial must be in 0..1'),
         (RECIPE + 'teacher_network: fpn_van_b0\n', 'go together'),
         (RECIPE + 'teacher_scale: 0.5\n', 'teacher_scale must be in 1..4'),
         (RECIPE + 'teacher_on: some\n', 'wanted one of all, ambiguous'),

@@ -16,7 +16,7 @@ from paths_for_tests import ROOT
 torch = pytest.importorskip('torch')
 pytest.importorskip('lightning_fabric')
 
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import (  # noqa: E402
     EventAccumulator,
 )
@@ -181,6 +181,36 @@ def test_interrupted_and_killed_runs_resume_as_if_nothing_had_been(data, tmp_pat
         again = load_file(tmp_path / run / 'last.safetensors')
         for key, value in whole.items():
             torch.testing.assert_close(again[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_kept_is_blended_with_the_initial_model(data, recipe, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    initial = create_network(recipe.network, 11).state_dict()
+    save_file(initial, data / 'public.safetensors')  # no metadata, found from the data's root
+    blending = replace(recipe, initial_model='public.safetensors', blend_initial=0.3)
+    returned = train(blending, tmp_path / 'whole', data).state_dict()
+    average = torch.load(tmp_path / 'whole' / 'state.pt', weights_only=True)['average']
+    interrupt_after(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(blending, tmp_path / 'resumed', data)
+    monkeypatch.undo()
+    train(blending, tmp_path / 'resumed', data, resume=True)
+    last, best, resumed = (
+        load_file(tmp_path / file)
+        for file in (
+            'whole/last.safetensors',
+            'whole/best.safetensors',
+            'resumed/last.safetensors',
+        )
+    )
+    for key, value in last.items():
+        if value.is_floating_point():
+            expected = 0.7 * average[f'module.{key}'] + 0.3 * initial[key]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(best[key], value)
+        assert torch.equal(returned[key], value)
+        torch.testing.assert_close(resumed[key], value, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(last['conv8.weight'], average['module.conv8.weight'])
 
 
 def test_workers_do_not_change_a_run(data, recipe, tmp_path):
