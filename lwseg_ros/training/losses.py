@@ -31,15 +31,16 @@ def label_set_loss(
     """Return minus the mean log of the probability that falls on each pixel's allowed classes.
 
     `logits` is float `[N, C, H, W]`, C <= 62. `allowed` is int64 `[N, H, W]`: bit c is set when
-    class c may be the pixel's, 0 means unlabelled. With one bit it is cross-entropy; a coarse
-    label, which allows several classes, trains the log of the sum of their probabilities (our
-    choice, for training on several label spaces together).
+    class c may be the pixel's, 0 means unlabelled, and so do all bits. With one bit it is
+    cross-entropy; a coarse label, which allows several classes, trains the log of the sum of their
+    probabilities (our choice, for training on several label spaces together).
 
     `class_weights` float `[C]` weighs the pixels of the mean; a set weighs as its lightest class.
     With `ohem_threshold` < 1 only hard pixels count (`hard_pixels`). 0 when no pixel is labelled.
     """
     is_allowed = _classes_of(allowed, logits.shape[1])
-    labelled = allowed != 0
+    # A pixel that may be anything has no loss, and would only make that of the others smaller.
+    labelled = (allowed != 0) & (allowed != (1 << logits.shape[1]) - 1)
     # An unlabelled pixel has no allowed class: allow all, so that its loss and gradient are 0.
     is_allowed |= ~labelled.unsqueeze(1)
     allowed_logits = logits.masked_fill(~is_allowed, float('-inf'))

@@ -305,10 +305,11 @@ def _rain(image: Image, rng: np.random.Generator) -> Image:
 
 
 def _rare_labels(loaded: LoadedSource, recipe: Recipe) -> npt.NDArray[np.bool_]:
-    """Return, bool `[256]`, which labels stand for one class of more than common weight."""
+    """Return, bool `[256]`, which labels stand for nothing but classes of more than weight 1."""
     space = LabelSpace.load(recipe.label_space)
-    rare = [1 << space.class_id(n) for n, weight in recipe.class_weights.items() if weight > 1]
-    return np.isin(loaded.allowed, rare)
+    rare = sum(1 << space.class_id(n) for n, weight in recipe.class_weights.items() if weight > 1)
+    allowed = loaded.allowed
+    return np.asarray((allowed != 0) & (allowed & ~rare == 0), np.bool_)
 
 
 def _render_drives(count: int, track: Track) -> tuple[list[tuple[Image, Image]], LabelSpace]:

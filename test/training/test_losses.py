@@ -57,6 +57,22 @@ def test_a_set_trains_the_log_of_its_summed_probability():
 
 
 @pytest.mark.parametrize('loss', [label_set_loss, soft_jaccard_loss])
+def test_a_pixel_that_may_be_anything_changes_nothing(loss):
+    logits, _, allowed = random_batch(classes=4)
+    anything = torch.where(allowed == 0, 0b1111, allowed)
+    torch.testing.assert_close(loss(logits, anything), loss(logits, allowed))
+
+
+@pytest.mark.parametrize('loss', [label_set_loss, soft_jaccard_loss])
+def test_anything_but_a_class_takes_from_that_class_alone(loss):
+    logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
+    loss(logits, torch.tensor([[[0b010, 0b101]]])).backward()
+    other, never, third = logits.grad[0, :, 0, 1]
+    assert never > 0
+    assert other == third < 0
+
+
+@pytest.mark.parametrize('loss', [label_set_loss, soft_jaccard_loss])
 def test_no_labelled_pixel_gives_zero(loss):
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     value = loss(logits, torch.zeros(1, 2, 2, dtype=torch.int64))

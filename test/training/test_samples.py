@@ -2,11 +2,12 @@
 
 import pickle
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from paths_for_tests import ROOT
+from paths_for_tests import ROOT, shared
 
 torch = pytest.importorskip('torch')
 
@@ -41,7 +42,7 @@ batch_size: 3
 iterations: 5
 seed: 3
 """
-SKY, ROAD, CAR = 0, 3, 8
+SKY, ROAD, CAR, BICYCLIST = 0, 3, 8, 10
 COLORS = {SKY: (40, 90, 200), ROAD: (90, 80, 90), CAR: (220, 30, 30)}
 STORED = {
     'fine/leftImg8bit/train/a/{}_leftImg8bit.png': (
@@ -156,6 +157,35 @@ def test_fine_and_coarse_sets_are_learned_together(recipe, root):
         optimizer.step()
     colors = torch.tensor(list(COLORS.values()), dtype=torch.float32).T[None, :, None] / 255
     assert network(colors).argmax(1).flatten().tolist() == list(COLORS)
+
+
+def test_rare_are_labels_that_stand_for_rare_classes_alone(recipe, root):
+    weights = dict.fromkeys(('car', 'bicyclist'), 1.5)
+    recipe = replace(recipe, class_weights=weights, train=recipe.train[:1])
+    allowed = np.zeros(256, np.int64)
+    allowed[1:5] = 1 << CAR, 1 << CAR | 1 << BICYCLIST, 1 << CAR | 1 << SKY, 1 << SKY
+    (loaded,) = samples(recipe, root).sources
+    (rare,) = Samples(recipe, [replace(loaded, allowed=allowed)]).rare
+    assert np.flatnonzero(rare).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('target', ['camvid', 'cityscapes'])
+@pytest.mark.parametrize(
+    ('name', 'never_road'), [('cityscapes_512x256', {0}), ('bdd_drivable', {2, 3})]
+)
+def test_labels_that_are_anything_but_road_allow_all_else(name, never_road, target):
+    source = LabelSpace.load(shared(f'data/{name}/label_space.yaml'))
+    space = LabelSpace.load(target)
+    sets = source.label_sets(space)
+    road = space.class_id('road')
+    others = {c.id for c in space.classes} - {road}
+    beside = {'camvid': {'pavement'}, 'cityscapes': {'sidewalk'}}[target]
+    for label in never_road:
+        left_out = {space.class_id(n) for n in beside} if source.names[label] == 'above' else set()
+        assert set(sets[label]) == others - left_out
+    assert {label for label, ids in sets.items() if ids == (road,)} == {
+        c.id for c in source.classes if c.drivable
+    }
 
 
 def test_the_documented_folder_and_recipe_work(tmp_path):
