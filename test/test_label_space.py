@@ -13,6 +13,7 @@ CLASS_COUNTS = {
     'camvid': 11,
     'cityscapes': 19,
     'cityscapes_label_ids': 34,
+    'comma10k': 6,
     'idd_level1': 7,
     'idd_level3': 26,
     'kitti_road': 2,

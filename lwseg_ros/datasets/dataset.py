@@ -196,6 +196,8 @@ def _pairs(layout: Layout, folder: Path, split: str, space: LabelSpace, spec: st
     if layout.runs:
         runs = layout.runs[split]
         keys = [key for key in keys if any(first <= key[0] <= last for first, last in runs)]
+    if layout.ninth:
+        keys = [key for key in keys if key[0].endswith('9') == (split == 'val')]
     if layout.some_labelled:
         keys = [key for key in keys if key in labels]
     coding = _coding(layout, space)

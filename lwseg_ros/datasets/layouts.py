@@ -92,6 +92,8 @@ class Layout:
     """Text files that name images to leave out."""
     runs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     """First and last image name of each run of images in a split."""
+    ninth: bool = False
+    """Images whose names end in 9 are the split val, all others train."""
     some_labelled: bool = False
     """Images without a label file are left out rather than an error."""
     ids: Mapping[int, int] = field(default_factory=dict)
@@ -194,6 +196,21 @@ def _person_part(names: str) -> Layout:
     )
 
 
+def _comma10k(number: str, some_labelled: bool = False) -> Layout:
+    return Layout(
+        'comma10k',
+        f'imgs{number}/*',
+        f'masks{number}/*.png',
+        _same('train', 'val'),
+        ninth=True,
+        some_labelled=some_labelled,
+        palette=True,
+        colors={(255, 255, 255): IGNORE_ID},
+    )
+
+
+_COMMA10K, _COMMA10K_WIDE = _comma10k(''), _comma10k('2', some_labelled=True)
+
 FORMATS: dict[str, tuple[tuple[Layout, ...], ...]] = {
     'folder': (
         (Layout(LABEL_SPACE_FILE, 'images/{split}/*', 'labels/{split}/*.png', palette=True),),
@@ -254,6 +271,7 @@ FORMATS: dict[str, tuple[tuple[Layout, ...], ...]] = {
             ),
         ),
     ),
+    'comma10k': ((_COMMA10K, _COMMA10K_WIDE), (_COMMA10K,), (_COMMA10K_WIDE,)),
     'idd': _idd('idd_level3', {i: i for i in range(26)}),
     'idd_level1': _idd('idd_level1', dict(enumerate(_IDD_LEVEL3_TO_LEVEL1))),
     'idd_lite': (

@@ -153,6 +153,31 @@ CASES = {
         [[0, 1, 2]] * 2,
         'bdd100k_drivable',
     ),
+    'comma10k': Case(
+        'comma10k',
+        'train',
+        {
+            'imgs/0000_a_11_860.png': 'masks/0000_a_11_860.png',
+            'imgs/0009_b_11_861.png': 'masks/0009_b_11_861.png',
+            'imgs2/00000_e_c_7_649_x.png': 'masks2/00000_e_c_7_649_x.png',
+        },
+        [
+            [(64, 32, 32), (255, 0, 0), (128, 128, 96)],
+            [(0, 255, 102), (204, 0, 255), (0, 204, 255)],
+        ],
+        [[0, 1, 2], [3, 4, 5]],
+        'comma10k',
+        others=('imgs/0002_c_11_879.png', 'masks/0002_c_11_879.png', 'imgs2/00001_f_c_7_650.png'),
+    ),
+    'comma10k, validation without the wide cameras': Case(
+        'comma10k',
+        'val',
+        {'imgs/1_9.png': 'masks/1_9.png', 'imgs/2_19.png': 'masks/2_19.png'},
+        [[(64, 32, 32), (255, 255, 255), (0, 0, 0)]] * 2,
+        [[0, 255, 255]] * 2,
+        'comma10k',
+        others=('imgs/1_8.png', 'masks/1_8.png', 'imgs/9_1.png', 'masks/9_1.png'),
+    ),
     'idd at level 3': Case(
         'idd',
         'train',
@@ -326,7 +351,7 @@ def test_layout_gives_its_pairs_and_ids(name, tmp_path):
         np.testing.assert_allclose(image[0, 0], (10, 20, 30), atol=3)
 
 
-@pytest.mark.parametrize('name', sorted({*CASES} - {'voc with SegmentationClassAug'}))
+@pytest.mark.parametrize('name', sorted({*CASES} - {'voc with SegmentationClassAug', 'comma10k'}))
 def test_image_without_its_label_file_is_named(name, tmp_path):
     case = CASES[name]
     write(case, tmp_path)
