@@ -44,6 +44,11 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     write_atomically(path, text.encode(errors='backslashreplace'))
 
 
+def user_cache() -> Path:
+    """Return the folder of what is kept to spare work; it need not be there yet."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'lwseg_ros'
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -32,7 +32,13 @@ Backend = Annotated[
     str,
     typer.Option(help='auto, tensorrt, openvino, onnxruntime or torch; auto takes the fastest.'),
 ]
-Precision = Annotated[str, typer.Option(help='auto, fp32, fp16, bf16 or int8.')]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help='auto, fp32, fp16, bf16 or int8; auto and int8 may take the int8 file of a shipped '
+        'model. Without it the file that was named, in the arithmetic that is fastest here.'
+    ),
+]
 InputSize = Annotated[
     str, typer.Option(help="model (the model's own), source (each image's own), or WxH.")
 ]

@@ -25,7 +25,7 @@ from lwseg_ros import __version__
 from lwseg_ros.demo.recording import Accuracy, Recorder
 from lwseg_ros.demo.sources import DriveSource, VideoSource
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.files import sha256, write_json
+from lwseg_ros.files import write_json
 from lwseg_ros.inference.model_source import ModelSource, find_model
 from lwseg_ros.live.frames import (
     BagSource,
@@ -193,8 +193,8 @@ def _play(
             **accuracy.figures(),
             'drivable_share': _mean(recorder.drivable_shares),
             'frames_with_drivable_area': sum(share > 0.01 for share in recorder.drivable_shares),
-            'model': network.info.name,
-            'model_sha256': sha256(network.path),
+            'model': player.diagnostics.get('model', ''),
+            'model_sha256': player.diagnostics.get('model_sha256', ''),
             'engine': player.diagnostics.get('backend', ''),
             'machine': f'{platform.machine()}, {os.cpu_count()} cores',
             'rmw': os.environ.get('RMW_IMPLEMENTATION', 'rmw_fastrtps_cpp'),

@@ -27,13 +27,19 @@ def list_models() -> list[str]:
     return sorted(found)
 
 
+def is_shipped(name_or_path: str | os.PathLike[str]) -> bool:
+    """Tell whether it is the name of a shipped model and not a path."""
+    name = os.fspath(name_or_path)
+    return os.sep not in name and not Path(name).suffix and name in list_models()
+
+
 def resolve_model(name_or_path: str | os.PathLike[str], suffix: str = '.onnx') -> Path:
     """Return the file of a shipped model by its name, or the given path.
 
     `suffix` says which form of a shipped model is wanted, `.onnx` or `.safetensors`.
     """
     name = os.fspath(name_or_path)
-    if os.sep not in name and not Path(name).suffix and name in list_models():
+    if is_shipped(name):
         path = _SHIPPED / f'{name}{suffix}'
         if not path.is_file():
             raise ModelError(f'the shipped model {name!r} has no {suffix} file')

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
 
@@ -16,12 +18,15 @@ from numpy.typing import NDArray
 from lwseg_ros.errors import FrameError, InferenceError, LwsegError, ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
+from lwseg_ros.inference.int8_form import choose_form
 from lwseg_ros.inference.model_info import EXTERNAL, ModelInfo
 from lwseg_ros.inference.model_source import ModelSource, find_model
 from lwseg_ros.label_space import LabelSpace
 
 Image = NDArray[np.uint8]
 Size = tuple[int, int]
+
+_logger = logging.getLogger(__name__)
 
 DRIVABLE_FROM = 128
 """The least `drivable_score` of a drivable pixel."""
@@ -79,7 +84,7 @@ class Segmenter:
         path_or_name: str | os.PathLike[str],
         backend: str = 'auto',
         device: str = '',
-        precision: str = 'auto',
+        precision: str | None = 'auto',
         input_size: Size | str | None = None,
         drivable_classes: Iterable[int | str] | None = None,
         threads: int | None = None,
@@ -92,7 +97,9 @@ class Segmenter:
         """Load a shipped model by name (`'road'`) or a model file by path.
 
         `backend`: auto, tensorrt, openvino, onnxruntime or torch. `precision`: auto, fp32, fp16,
-        bf16, int8.
+        bf16, int8. For a shipped name, `int8` takes the file of its int8 form, and `auto` does
+        where this processor gains by it (see `int8_form`); a path is always that file, and None
+        is `auto` of the file that was named.
         `input_size`: the network size (height, width) or `'WIDTHxHEIGHT'`; None is the model's
         own; `'source'` follows the image's size (see `aligned_size`), compiling anew when it
         changes.
@@ -107,7 +114,9 @@ class Segmenter:
 
         ModelError if the model, its metadata or the backend cannot be used.
         """
-        source = find_model(path_or_name, description)
+        named = find_model(path_or_name, description)
+        form = choose_form(path_or_name, named, backend, device, precision)
+        source = form.source
         space = source.info.label_space
         follows_source = input_size == 'source'
         size = source.info.input_size
@@ -124,16 +133,23 @@ class Segmenter:
         options = BackendOptions(
             size,
             device,
-            precision,
+            precision or 'auto',
             threads,
             batch,
             throughput and not follows_source,
             engine_cache_dir,
             force_rebuild,
         )
-        return cls(
-            source, backend, options, space.drivable_vector(drivable_classes), follows_source
-        )
+        classes = space.drivable_vector(drivable_classes)
+        if form.why:
+            _logger.info('%s runs for %s: %s', source.path.name, path_or_name, form.why)
+        try:
+            return cls(source, form.backend, options, classes, follows_source)
+        except ModelError as error:
+            if source is named or precision != 'auto':
+                raise
+            _logger.warning('%s runs instead: %s', named.path.name, error)
+        return cls(named, backend, options, classes, follows_source)
 
     @overload
     def __call__(self, image: Image, output_size: Size | str | None = None) -> Segmentation: ...
@@ -239,6 +255,12 @@ class Segmenter:
     def info(self) -> ModelInfo:
         """What the model file says of itself."""
         return self._source.info
+
+    @property
+    def path(self) -> Path:
+        """The model file that runs."""
+        weights = self._source.safetensors
+        return weights if weights and self.backend.reads_safetensors else self._source.path
 
     @property
     def label_space(self) -> LabelSpace:

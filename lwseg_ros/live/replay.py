@@ -23,8 +23,8 @@ import numpy as np
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import DataError, LwsegError
-from lwseg_ros.files import sha256, write_atomically, write_json
-from lwseg_ros.inference.model_source import find_model
+from lwseg_ros.files import write_atomically, write_json
+from lwseg_ros.inference.model_source import find_model, resolve_model
 from lwseg_ros.live.frames import (
     BagSource,
     Pace,
@@ -57,7 +57,8 @@ class LiveSettings:
 
     model: str = 'road'
     backend: str = 'auto'
-    precision: str = 'auto'
+    precision: str | None = 'auto'
+    """None is `auto` of the file that `model` names."""
     input_size: str = 'model'
     rate: float = 1.0
     """Times the bag's own speed."""
@@ -78,7 +79,7 @@ def replay_live(
     played until then, marked as interrupted, and is raised on. LwsegError if the node cannot be
     started, ends by itself or answers nothing.
     """
-    network = find_model(settings.model)
+    find_model(settings.model)  # what is wrong with it is said before anything starts
     with ExitStack() as stack:
         stack.enter_context(terminable())
         domain_id = own_domain_id()
@@ -93,6 +94,7 @@ def replay_live(
         played = [camera for camera in cameras if camera.player.sent_s]
         _wait_for_the_end(played, node)
         node.stop()
+    said = played[0].player.diagnostics if played else {}
     times = {camera.topic: _times(camera.player) for camera in played}
     if not any(camera.answered_s for camera in times.values()):
         raise interrupt or LwsegError(
@@ -111,9 +113,9 @@ def replay_live(
         'damage': cameras[0].source.damage,
         'settings': dataclasses.asdict(settings),
         'model': {
-            'name': network.info.name,
-            'sha256': sha256(network.path),
-            'engine': played[0].player.diagnostics.get('backend', ''),
+            'name': said.get('model', ''),
+            'sha256': said.get('model_sha256', ''),
+            'engine': said.get('backend', ''),
         },
         'machine': f'{platform.machine()}, {os.cpu_count()} cores',
         'middleware': {
@@ -277,9 +279,9 @@ def _start_node(
     from lwseg_ros.live.player import node_arguments
 
     parameters = {
-        'model.path': settings.model,
+        'model.path': settings.model if settings.precision else resolve_model(settings.model),
         'model.backend': settings.backend,
-        'model.precision': settings.precision,
+        'model.precision': settings.precision or 'auto',
         'model.input_size': settings.input_size,
     }
     prefixes = ['']

@@ -27,6 +27,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from lwseg_ros.errors import LwsegError
+from lwseg_ros.files import sha256
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.bond import ManagerBond
@@ -82,6 +83,7 @@ class SegmentationNode(LifecycleNode):
         super().__init__('segmentation', **kwargs)
         self.fault = ''
         self._segmenter: Segmenter | None = None
+        self._model_sha256 = ''
         self._worker: Worker | None = None
         self._cameras: list[Camera] = []
         self._enabled = True
@@ -193,6 +195,7 @@ class SegmentationNode(LifecycleNode):
             engine_cache_dir=self._value('model.engine_cache_dir'),
             force_rebuild=self._value('model.force_rebuild'),
         )
+        self._model_sha256 = sha256(segmenter.path)
         segmenter.warm_up(self._value('model.warmup_iterations'), len(self._cameras))
         space = published_space(segmenter.label_space, self._value('label_space.path'))
         classes = chosen(self._value('label_space.publish_classes'))
@@ -242,7 +245,11 @@ class SegmentationNode(LifecycleNode):
     def _diagnose(self) -> None:
         about = {}
         if self._segmenter is not None:
-            about = {'model': self._segmenter.info.name, 'backend': self._segmenter.description}
+            about = {
+                'model': self._segmenter.info.name,
+                'model_sha256': self._model_sha256,
+                'backend': self._segmenter.description,
+            }
         stuck = self._worker.stuck if self._worker is not None else ''
         self._diagnostics.publish(self.fault or stuck, self._cameras, about)
 

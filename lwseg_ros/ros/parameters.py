@@ -115,7 +115,8 @@ PARAMETERS = (
     NodeParameter(
         'model.precision',
         'auto',
-        'Arithmetic of the network; auto takes what the device does best.',
+        'Arithmetic of the network; auto takes what the device does best, and the int8 file of a '
+        'shipped model where that pays.',
         UNCONFIGURED,
         choices=('auto', 'fp32', 'fp16', 'bf16', 'int8'),
     ),

@@ -23,6 +23,7 @@ from ros_for_tests import (  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
+from lwseg_ros.files import sha256  # noqa: E402
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace  # noqa: E402
 from lwseg_ros.ros.outputs import scaled_camera_info  # noqa: E402
 
@@ -58,7 +59,7 @@ def _pixels(message):
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, *channels)
 
 
-def test_images_in_masks_out(driver, start):
+def test_images_in_masks_out(driver, start, tiny_model):
     node = start()
     masks = driver.collect(Image, 'mask')
     confidences = driver.collect(Image, 'confidence')
@@ -138,6 +139,7 @@ def test_images_in_masks_out(driver, start):
     counts = driver.counts()
     assert counts['received'] == counts['processed'] + counts['dropped'] + counts['refused']
     assert counts['processed'] - before['processed'] == len(masks)
+    assert driver.diagnostics['model_sha256'] == sha256(tiny_model)
 
     assert node.stop() < 1.0
     assert node.process.returncode == 0

@@ -54,10 +54,11 @@ class Backend(ABC):
     takes as long as its images one after another, as on a CPU: then each has its answer sooner.
     `resizes` says that `run` had better get images of another size than the network's and resize
     them itself, because the device does it sooner than OpenCV. `streams` is how many threads may
-    be in `run` at once.
+    be in `run` at once. `reads_safetensors` says which form of a model it runs, else it is ONNX.
     """
 
     batch: int
+    reads_safetensors = False
     resizes = False
     streams = 1
 

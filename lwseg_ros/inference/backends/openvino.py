@@ -149,6 +149,11 @@ def adds_int8_exactly() -> bool:
     return bool(np.allclose(found, channels * most * weight, rtol=0.01))
 
 
+def computes_in_bf16() -> bool:
+    """Tell whether the CPU computes in bfloat16, so that precision auto takes that."""
+    return 'BF16' in openvino_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+
+
 def _precision(core: openvino.Core, device: str, wanted: str, quantized: bool) -> str:
     """Return the precision to compile for; ModelError if the device does not compute in it.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from lwseg_ros import __version__
 from lwseg_ros.errors import ModelError
-from lwseg_ros.files import write_atomically
+from lwseg_ros.files import user_cache, write_atomically
 from lwseg_ros.inference.backends.cuda import Gpu
 from lwseg_ros.inference.half_precision import fix_shape, is_quantized, read_graph, to_half
 from lwseg_ros.inference.model_source import ModelSource
@@ -191,8 +191,7 @@ class EngineCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] = '') -> None:
-        base = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-        self.folder = Path(folder).expanduser() if folder else base / 'lwseg_ros' / 'engines'
+        self.folder = Path(folder).expanduser() if folder else user_cache() / 'engines'
 
     def make_folder(self) -> None:
         """Make the folder, for its owner alone; ModelError if nothing can be written there."""

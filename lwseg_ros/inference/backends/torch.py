@@ -36,6 +36,8 @@ class TorchBackend(Backend):
     there, and goes through a CUDA graph; the host waits once, for the finished planes.
     """
 
+    reads_safetensors = True
+
     def __init__(
         self, graph: ImageToLabels, device: torch.device, precision: str, options: BackendOptions
     ) -> None:
