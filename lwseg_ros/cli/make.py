@@ -49,7 +49,7 @@ def evaluate(
     ] = None,
     worst: Annotated[int, typer.Option(min=1, help='How many images are the worst.')] = 6,
     backend: Backend = 'auto',
-    precision: Precision = 'auto',
+    precision: Precision = None,
     input_size: InputSize = 'model',
     data_root: DataRoot = None,
 ) -> None:
@@ -149,6 +149,9 @@ def quantize(
     ],
     out: Annotated[Path, typer.Option(help='The .onnx file to write.')],
     split: Annotated[str, typer.Option(help='Split of the data.')] = 'train',
+    check_split: Annotated[
+        str, typer.Option(help='Split to measure the loss on, all of it; else other images.')
+    ] = '',
     images: Annotated[
         int, typer.Option(min=1, help='Images of each data set for ranges, and as many to check.')
     ] = 32,
@@ -164,5 +167,7 @@ def quantize(
     from lwseg_ros.training.quantize import quantize as run
 
     console = Console()
-    report = run(model, data, out, split, data_root, images, max_loss, minutes, console)
+    report = run(
+        model, data, out, split, check_split, data_root, images, max_loss, minutes, console
+    )
     console.print_json(data=report)

@@ -43,12 +43,17 @@ class Figures:
         """Return how many points of mIoU or drivable IoU are lost, whichever is more."""
         return 100 * max(reference.miou - self.miou, reference.drivable_iou - self.drivable_iou)
 
+    def rounded(self) -> dict[str, float]:
+        """Return both IoU, as a model's metadata hold them."""
+        return {'miou': round(self.miou, 4), 'drivable_iou': round(self.drivable_iou, 4)}
+
 
 def quantize(
     model: str,
     data: Sequence[str],
     out: Path,
     split: str = 'train',
+    check_split: str = '',
     data_root: Path | None = None,
     images: int = 32,
     max_loss: float = 0.5,
@@ -58,9 +63,10 @@ def quantize(
     """Write the int8 form of a model and return a report.
 
     Of each of `data` (FORMAT:PATH), `images` of the split are taken at even distances to find the
-    ranges of the activations, and as many others to measure. While the loss on those is above
-    `max_loss` points of mIoU or drivable IoU on any data set, more layers stay in floating point;
-    to find out which, single layers are measured for at most `minutes`.
+    ranges of the activations, and as many others to measure, or all of `check_split`; what is
+    measured goes into the metadata. While the loss is above `max_loss` points of mIoU or drivable
+    IoU on any data set, more layers stay in floating point; to find out which, single layers are
+    measured for at most `minutes`.
 
     ModelError, and nothing written, if the model cannot be quantized or loses more with half of
     its layers in floating point.
@@ -77,6 +83,8 @@ def quantize(
     sets = [open_dataset(spec, split, data_root) for spec in data]
     calibration = [_every(labelled, 0, images) for labelled in sets]
     check = [_every(labelled, 1, images) for labelled in sets]
+    if check_split:
+        check = [open_dataset(spec, check_split, data_root) for spec in data]
     deadline = time.monotonic() + 60 * minutes
     with (
         tempfile.TemporaryDirectory(prefix='lwseg_quantize_') as folder,
@@ -112,7 +120,14 @@ def quantize(
             source.info,
             name=out.stem,
             precision='int8',
-            accuracy={},
+            accuracy={
+                labelled.name: {
+                    'images': len(labelled.pairs),
+                    **now.rounded(),
+                    'fp32': before.rounded(),
+                }
+                for labelled, before, now in zip(check, trial.reference, figures, strict=True)
+            },
             provenance={
                 **source.info.provenance,
                 'quantized_from': f'{source.info.name}, sha256 {sha256(source.path)}',

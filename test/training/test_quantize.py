@@ -13,6 +13,7 @@ from lwseg_ros import Segmenter
 from lwseg_ros.datasets.dataset import open_dataset, read_image
 from lwseg_ros.errors import ModelError
 from lwseg_ros.files import sha256
+from lwseg_ros.inference.int8_form import points_lost
 from lwseg_ros.inference.model_file import read_model_info
 from lwseg_ros.inference.model_source import find_model, list_models
 from lwseg_ros.label_space import LabelSpace
@@ -94,6 +95,9 @@ def test_a_layer_that_loses_too_much_stays_in_floating_point(
     assert (info.name, info.precision) == ('lopsided-int8', 'int8')
     assert info.provenance['layers_in_floating_point'] == kept
     assert sha256(lopsided) in info.provenance['quantized_from']
+    assert points_lost(info) == pytest.approx(
+        100 * max(np.subtract(*figures['miou']), np.subtract(*figures['drivable_iou'])), abs=0.006
+    )
 
 
 def test_nothing_is_written_when_too_much_is_lost(
