@@ -144,7 +144,7 @@ class _Rig:
             )
             self._message = bytearray(TYPESTORE.serialize_cdr(message, kind))
             settings = {
-                'model.path': self._variant.model,
+                'model.path': self._variant.file,
                 'model.backend': self._variant.backend,
                 'model.precision': self._variant.precision,
                 'model.input_size': self._variant.size,

@@ -15,7 +15,7 @@ import numpy as np
 from lwseg_ros.benchmark.energy import EnergyMeter
 from lwseg_ros.benchmark.timing import percentiles, time_in_turns
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_source import find_model
+from lwseg_ros.inference.model_source import find_model, resolve_model
 from lwseg_ros.inference.segmenter import Image, Segmenter
 from lwseg_ros.synthetic.drive import GeneratedDrive
 
@@ -33,11 +33,16 @@ class Variant(NamedTuple):
     precision: str = 'auto'
     size: str = 'model'
 
+    @property
+    def file(self) -> str:
+        """The file that `model` names: of a mere name, precision auto might run another."""
+        return str(resolve_model(self.model))
+
     def open(self, threads: int | None = None) -> Segmenter:
         """Load and warm it up; ModelError if that cannot be."""
         size = None if self.size == 'model' else self.size
         segmenter = Segmenter.load(
-            self.model, self.backend, precision=self.precision, input_size=size, threads=threads
+            self.file, self.backend, precision=self.precision, input_size=size, threads=threads
         )
         segmenter.warm_up(2)
         return segmenter

@@ -79,7 +79,7 @@ def time_startup(
 
 def first_labels(variant: Variant) -> dict[str, float]:
     """Return seconds and megabytes of a fresh process that labels one image of 1280x720."""
-    return _run(_FIRST_LABELS, variant)
+    return _run(_FIRST_LABELS, variant._replace(model=variant.file))
 
 
 def time_imports(advance: Callable[[str], None]) -> list[dict[str, Any]]:

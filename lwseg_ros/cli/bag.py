@@ -25,7 +25,7 @@ def bag_evaluate(
     out: Annotated[Path, typer.Option(help='Folder for the results, one in it for each bag.')],
     model: ModelOption = 'road',
     backend: Backend = 'auto',
-    precision: Precision = 'auto',
+    precision: Precision = None,
     input_size: InputSize = 'model',
     against: Annotated[
         str, typer.Option(help='A second model, to see where the two disagree.')

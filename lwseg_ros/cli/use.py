@@ -44,7 +44,7 @@ def segment(
     model: ModelOption = 'road',
     description: Description = None,
     backend: Backend = 'auto',
-    precision: Precision = 'auto',
+    precision: Precision = None,
     input_size: InputSize = 'model',
     alpha: Alpha = 0.5,
     confidence: Annotated[
@@ -81,10 +81,15 @@ def info(
     model: Model,
     description: Description = None,
 ) -> None:
-    """Print what a model file says of itself, as JSON."""
-    from lwseg_ros.inference.model_source import summarize_model
+    """Print what a model file says of itself, as JSON, and which file precision auto runs."""
+    from lwseg_ros.inference.int8_form import choose_form
+    from lwseg_ros.inference.model_source import find_model, summarize_model
 
-    Console().print_json(data=summarize_model(model, description))
+    summary = summarize_model(model, description)
+    form = choose_form(model, find_model(model, description))
+    if form.why:
+        summary['precision_auto'] = {'file': str(form.source.path), 'why': form.why}
+    Console().print_json(data=summary)
 
 
 def node(context: typer.Context) -> None:

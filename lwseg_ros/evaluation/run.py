@@ -17,7 +17,6 @@ from lwseg_ros.evaluation.contact_sheet import contact_sheet, encode_png
 from lwseg_ros.evaluation.evaluate import evaluate, worst_images
 from lwseg_ros.evaluation.report import FIGURES, print_report
 from lwseg_ros.files import sha256, write_atomically, write_json
-from lwseg_ros.inference.model_source import resolve_model
 from lwseg_ros.inference.segmenter import Segmenter
 
 
@@ -36,12 +35,14 @@ def run_evaluation(
     outputs: Outputs,
     *,
     backend: str,
-    precision: str,
+    precision: str | None,
     input_size: str,
     data_root: Path | None,
     console: Console,
 ) -> dict[str, Any]:
     """Measure a model on labelled images; return what the JSON file holds, and print it.
+
+    `precision` None keeps to the file that was named, `auto` runs what the node would.
 
     LwsegError before the first image if something is missing or cannot be written, or if the
     labels are of no more than one class; and if there is no figure at all.
@@ -76,7 +77,7 @@ def run_evaluation(
         figures['worst'] = worst_images(figures['per_image'], outputs.worst)
         result = {
             'model': segmenter.info.name,
-            'model_sha256': sha256(resolve_model(model)),
+            'model_sha256': sha256(segmenter.path),
             'engine': segmenter.description,
             'input_size': input_size,
             'lwseg': __version__,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lwseg_ros.files import sha256
-from lwseg_ros.inference.model_source import resolve_model
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.replay.result import Model
 
@@ -19,13 +18,14 @@ class Settings:
     """What is evaluated and how; the words of `lwseg bag evaluate`'s options.
 
     `truth_topics` are label topics, `CAMERA=LABELS` where several cameras are evaluated.
+    `precision` None keeps to the files that are named, `auto` takes what the node would.
     `against` names a second model, or '' for none; with `against_backend` alone it is the first
     model on another backend.
     """
 
     model: str = 'road'
     backend: str = 'auto'
-    precision: str = 'auto'
+    precision: str | None = None
     input_size: str = 'model'
     threads: int | None = None
     against: str = ''
@@ -84,9 +84,10 @@ def open_models(settings: Settings) -> Iterator[Models]:
         )
         stack.enter_context(segmenter)
         segmenter.warm_up(1)
-        path = resolve_model(model)
         return segmenter, Model(
-            name=segmenter.info.name, sha256=sha256(path), engine=segmenter.description
+            name=segmenter.info.name,
+            sha256=sha256(segmenter.path),
+            engine=segmenter.description,
         )
 
     with ExitStack() as stack:
