@@ -41,7 +41,9 @@ from lwseg_ros.inference.segmenter import Image, Size
 from lwseg_ros.label_space import LabelClass, LabelSpace
 
 EFFICIENTVIT_SIZE = (736, 960)
-"""Height and width for CamVid's aspect; elsewhere about as many pixels at the set's."""
+EFFICIENTVIT_AREAS = {'960x736': 706_560, '640x480': 308_000}
+"""Pixels at each set's aspect, by what that is for CamVid: at the smaller, it reads small and
+blurred pictures better."""
 
 ADAS_SIZE = (512, 896)
 ADAS_SPACE = LabelSpace(
@@ -188,7 +190,7 @@ def all_peers(folder: Path, out: Path) -> list[Candidate]:
         if not path.is_file():
             raise LwsegError(f'there is no {path}: put the peers there, or give --no-peers')
     return [
-        efficientvit(weights, out),
+        *efficientvit(weights, out),
         adas(intel),
         model_candidate(
             str(twin),
@@ -198,8 +200,11 @@ def all_peers(folder: Path, out: Path) -> list[Candidate]:
     ]
 
 
-def efficientvit(weights: Path, out: Path) -> Candidate:
-    """Return EfficientViT-Seg-B0 with its 19 Cityscapes classes, as `lwseg export` makes it."""
+def efficientvit(weights: Path, out: Path) -> list[Candidate]:
+    """Return EfficientViT-Seg-B0 with its 19 Cityscapes classes, as `lwseg export` makes it.
+
+    At each area of `EFFICIENTVIT_AREAS`.
+    """
     exported = out / f'efficientvit_seg_b0_{sha256(weights)[:8]}.onnx'
     if not exported.exists():
         from lwseg_ros.inference.export import export_checkpoint
@@ -210,8 +215,10 @@ def efficientvit(weights: Path, out: Path) -> Candidate:
             weights, checkpoint, 'efficientvit_seg_b0', 'cityscapes', EFFICIENTVIT_SIZE
         )
         export_checkpoint(checkpoint, exported)
-    area = EFFICIENTVIT_SIZE[0] * EFFICIENTVIT_SIZE[1]
-    return model_candidate(f'{exported}@area:{area}', name='EfficientViT-Seg-B0')
+    return [
+        model_candidate(f'{exported}@area:{area}', name=f'EfficientViT-Seg-B0, {size}')
+        for size, area in EFFICIENTVIT_AREAS.items()
+    ]
 
 
 def adas(path: Path) -> Candidate:
