@@ -111,8 +111,9 @@ def ablation(
                 for name in FIGURES
             ]
             lines.append(f'| {" | ".join(cells)} |')
-    write_between(HERE / 'ablation.md', 'table', lines)
     plot_ablation(results, titles)
+    lines += ['', '![The mIoU of every run, and the means](ablation.png)']
+    write_between(HERE / 'ablation.md', 'table', lines)
 
 
 @app.command()

@@ -105,8 +105,9 @@ def plot(
     write_atomically(out / 'sizes.md', '\n'.join(lines).encode())
     write_atomically(out / 'sizes.png', picture(points))
     if page:
-        write_between(HERE / 'accuracy.md', 'sizes', lines)
         write_atomically(HERE / 'accuracy_sizes.png', picture(points))
+        shown = '![Accuracy against engine time](accuracy_sizes.png)'
+        write_between(HERE / 'accuracy.md', 'sizes', [*lines, '', shown])
     console.print('\n'.join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
