@@ -44,6 +44,7 @@ train:
   - {data: 'idd_lite:coarse', share: 0.5, scale: [0.8, 1.2]}
 validate:
   - {data: 'camvid:fine'}
+input_size: [97, 129]
 crop_size: [64, 64]
 batch_size: 2
 iterations: 4
