@@ -177,7 +177,6 @@ def picture(points: Sequence[Mapping[str, Any]]) -> bytes:
                     axes.annotate(text.removeprefix('area:'), (time, value), fontsize=5)
         axes.set_title(f'{SETS[name].title}: {NAMES[figure]}, %', fontsize=9)
         axes.set_xlabel('engine time against the reference', fontsize=8)
-        axes.set_xscale('log')
         axes.grid(alpha=0.3)
     drawing.axes[0].legend(fontsize=6)
     buffer = io.BytesIO()
