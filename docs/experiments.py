@@ -174,7 +174,9 @@ def road_recipe(iterations: int) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         key: value
         for key, value in yaml.safe_load(text).items()
-        if not key.startswith(('teacher', 'distillation', 'initial_', 'stages', 'epochs'))
+        if not key.startswith(
+            ('teacher', 'distillation', 'initial_', 'blend_', 'stages', 'epochs')
+        )
     }
     recipe['train'] = [s for s in recipe['train'] if s['data'] != 'generated_drive']
     return recipe | {
