@@ -66,6 +66,11 @@ def open_dataset(spec: str, split: str, root: Path | None = None) -> LabelledIma
         if not problem:
             space = _label_space(layouts[0], folder)
             pairs = [p for layout in layouts for p in _pairs(layout, folder, split, space, spec)]
+            if not pairs:
+                raise DataError(
+                    f'{spec}: no images ({", ".join(PICTURE_SUFFIXES)}) of the split {split} in '
+                    f'{folder}'
+                )
             pairs.sort(key=_image)
             bits = _bits([pair.image for pair in pairs])
             name = space.name if format_ == 'folder' else format_
@@ -211,10 +216,6 @@ def _pairs(layout: Layout, folder: Path, split: str, space: LabelSpace, spec: st
                 wanted = wanted.replace('*', part, 1)
             raise DataError(f'{spec}: image {images[key].name} has no label file {wanted}')
         pairs.append(Pair(images[key], labels[key], coding))
-    if not pairs:
-        raise DataError(
-            f'{spec}: no images ({", ".join(PICTURE_SUFFIXES)}) of the split {split} in {folder}'
-        )
     return pairs
 
 

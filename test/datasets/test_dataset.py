@@ -169,14 +169,14 @@ CASES = {
         'comma10k',
         others=('imgs/0002_c_11_879.png', 'masks/0002_c_11_879.png', 'imgs2/00001_f_c_7_650.png'),
     ),
-    'comma10k, validation without the wide cameras': Case(
+    'comma10k, validation with none of the wide cameras': Case(
         'comma10k',
         'val',
         {'imgs/1_9.png': 'masks/1_9.png', 'imgs/2_19.png': 'masks/2_19.png'},
         [[(64, 32, 32), (255, 255, 255), (0, 0, 0)]] * 2,
         [[0, 255, 255]] * 2,
         'comma10k',
-        others=('imgs/1_8.png', 'masks/1_8.png', 'imgs/9_1.png', 'masks/9_1.png'),
+        others=('imgs/9_1.png', 'masks/9_1.png', 'imgs2/9_2.png', 'masks2/9_2.png'),
     ),
     'idd at level 3': Case(
         'idd',
