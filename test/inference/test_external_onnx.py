@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +102,10 @@ def test_answers_as_our_own_graph(
     options: dict[str, Any],
     tmp_path: Path,
     image: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip(backend)
     torch = pytest.importorskip('torch')
-    from lwseg_ros.inference import graph as our_graph
-
-    # What others up-sample keeps centres, not corners.
-    upsample = functools.partial(torch.nn.functional.interpolate, mode='bilinear')
-    monkeypatch.setattr(our_graph, '_upsample', upsample)
+    from lwseg_ros.inference.graph import ImageToLabels
 
     path = write_model(tmp_path, f'label_space: camvid\n{lines}\n', **options)
     given = run(path, image, backend=backend)
@@ -119,7 +113,8 @@ def test_answers_as_our_own_graph(
     network = torch.nn.Conv2d(3, SPACE.num_classes, 1, stride=4)
     weight, bias = colour_weights()
     network.load_state_dict({'weight': torch.tensor(weight), 'bias': torch.tensor(bias)})
-    graph = our_graph.ImageToLabels(network, (0, 0, 0), (1, 1, 1), label_stride=1).eval()
+    network.centred = True  # as what others up-sample
+    graph = ImageToLabels(network, (0, 0, 0), (1, 1, 1), label_stride=1).eval()
     fitted = torch.from_numpy(cv2.resize(image, (128, 96), interpolation=cv2.INTER_LINEAR))
     with torch.no_grad():
         wanted = graph(fitted[None], torch.from_numpy(SPACE.drivable_vector()))
