@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -171,18 +172,22 @@ class FakeDriver(types.ModuleType):
 def fake_tensorrt(driver: FakeDriver, version: str) -> Any:
     """Return a TensorRT of a version, with the flags that it has, whose engines run on `driver`.
 
-    `built` lists what was built: the flags of the network, of the builder, and the ONNX graph.
+    `built` lists what was built: the flags of the network, of the builder, and the ONNX graph;
+    `layers_built` its layers.
     """
     major = int(version.split('.')[0])
     library: Any = types.ModuleType('tensorrt')
     library.__version__ = version
-    library.built = []
+    library.built, library.layers_built = [], []
     library.loads = True
     library.ILogger = type('ILogger', (), {})
     network_flags = {'EXPLICIT_BATCH': 0} if major < 11 else {}
     network_flags |= {'STRONGLY_TYPED': 1} if major >= 10 else {}
     library.NetworkDefinitionCreationFlag = enum.IntEnum('NetworkFlag', network_flags)
-    builder_flags = {'TF32': 7, **({'FP16': 0, 'INT8': 1} if major < 11 else {})}
+    builder_flags = {'TF32': 7}
+    if major < 11:
+        builder_flags |= {'FP16': 0, 'INT8': 1, 'OBEY_PRECISION_CONSTRAINTS': 10}
+    library.float32 = 'float32'
     library.BuilderFlag = enum.IntEnum('BuilderFlag', builder_flags)
 
     class Config:
@@ -203,7 +208,7 @@ def fake_tensorrt(driver: FakeDriver, version: str) -> Any:
             pass
 
         def create_network(self, flags: int) -> Any:
-            return types.SimpleNamespace(flags=flags, graph=b'')
+            return types.SimpleNamespace(flags=flags, graph=b'', num_layers=0)
 
         def create_builder_config(self) -> Config:
             return Config()
@@ -212,12 +217,27 @@ def fake_tensorrt(driver: FakeDriver, version: str) -> Any:
             library.built.append((network.flags, config.flags, network.graph))
             return network.graph
 
+    class Layer:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.precision = ''
+            self.output_types: dict[int, str] = {}
+
+        def get_output(self, index: int) -> Any:
+            return types.SimpleNamespace(dtype='float32')
+
+        def set_output_type(self, index: int, dtype: str) -> None:
+            self.output_types[index] = dtype
+
     class OnnxParser:
         def __init__(self, network: Any, log: Any) -> None:
             self.network = network
 
         def parse(self, graph: bytes) -> bool:
             self.network.graph = graph
+            layers = [Layer(node.name) for node in onnx.load_from_string(graph).graph.node]
+            self.network.num_layers, self.network.get_layer = len(layers), layers.__getitem__
+            library.layers_built.append(layers)
             return True
 
     class Monitor:
@@ -246,7 +266,10 @@ class _Engine:
         self.inputs, self.outputs = self.session.get_inputs(), self.session.get_outputs()
         image = self.inputs[0].shape
         self.shapes = {value.name: tuple(value.shape) for value in self.inputs}
-        self.shapes |= {value.name: tuple(image[:3]) for value in self.outputs}
+        self.shapes |= {
+            value.name: (image[0], value.shape[1]) if len(value.shape) == 2 else tuple(image[:3])
+            for value in self.outputs
+        }
         self.types = {v.name: _TYPES[v.type] for v in (*self.inputs, *self.outputs)}
 
     num_io_tensors = property(lambda self: len(self.shapes))

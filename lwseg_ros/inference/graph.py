@@ -1,4 +1,7 @@
-"""The graph of every model: uint8 pixels in, uint8 labels, confidence and drivable score out."""
+"""The graph of every model: uint8 pixels in, uint8 labels, confidence and drivable score out.
+
+Networks of the catalog give an embedding of the image besides.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import copy
 import logging
 import os
 import warnings
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,9 +23,14 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import model_metadata, write_model
+from lwseg_ros.inference.model_file import (
+    EMBEDDING,
+    IN_FLOAT32,
+    model_metadata,
+    write_model,
+)
 from lwseg_ros.inference.model_info import ModelInfo
-from lwseg_ros.networks.layers import SegmentationNetwork
+from lwseg_ros.networks.layers import InFloat32, MeanOverPositions, SegmentationNetwork
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +57,7 @@ class ImageToLabels(nn.Module):
     `network` turns float `[N, 3, H, W]` into logits `[N, C, ceil(H/4), ceil(W/4)]`; `mean` and
     `std` are of RGB scaled to 0..1. Labels come at `ceil(size / label_stride)`: 1 up-samples the
     logits to the input's size first, 4 takes them at the network's own stride; None is 1, or 2
-    with many classes.
+    with many classes. With `embedding`, that of a `SegmentationNetwork` is an output too.
     """
 
     def __init__(
@@ -57,9 +66,11 @@ class ImageToLabels(nn.Module):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         label_stride: int | None = None,
+        embedding: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
+        self.embedding = MeanOverPositions() if embedding else None
         self.centred: bool = getattr(network, 'centred', False)
         self.label_stride = label_stride
         self.mean: Tensor
@@ -67,7 +78,7 @@ class ImageToLabels(nn.Module):
         self.register_buffer('mean', 255 * torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer('scale', 1 / (255 * torch.tensor(std).view(1, 3, 1, 1)))
 
-    def forward(self, image: Tensor, drivable_classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, drivable_classes: Tensor) -> tuple[Tensor, ...]:
         """Segment images uint8 `[N, H, W, 3]` RGB.
 
         `drivable_classes` is float `[C]`, 1 for each class that counts as drivable, else 0.
@@ -76,12 +87,21 @@ class ImageToLabels(nn.Module):
         the top probability; drivable, 255 times the logistic function of the margin between the
         best drivable and the best other logit, >= 128 exactly where the label is drivable.
         Where a logit is not finite, confidence and drivable are 0; elsewhere confidence is not.
+        The embedding, float32 `[N, C]`, is the mean over all positions of the encoder's last map:
+        what the image as a whole is like, to compare images by.
 
         Probability and margin are taken at the network's stride and up-sampled as one plane each
         instead of C (our choice: the same edges at a fraction of the cost).
         """
         pixels = image.to(torch.float32).permute(0, 3, 1, 2)
-        logits = self.network((pixels - self.mean) * self.scale).to(torch.float32)
+        pixels = (pixels - self.mean) * self.scale
+        further: tuple[Tensor, ...] = ()
+        if self.embedding is None:
+            logits = self.network(pixels)
+        else:
+            maps = self.network.encode(pixels)
+            logits, further = self.network.logits(maps), (self.embedding(maps[-1]),)
+        logits = logits.to(torch.float32)
         finite = logits.sum(1, keepdim=True).abs() < _LARGEST_LOGIT_SUM
         logits = torch.where(finite, logits, 0.0)
 
@@ -104,14 +124,14 @@ class ImageToLabels(nn.Module):
 
         valid = probability > 0
         confidence = torch.where(valid, (255 * probability).round().clamp(1, 255), 0.0)
-        is_drivable = functional.embedding(labels, drivable_classes[:, None]).squeeze(-1) > 0.5
+        is_drivable = drivable_classes.index_select(0, labels.flatten()).view(labels.shape) > 0.5
         lead = torch.where(is_drivable, margin, -margin).clamp(min=0)
         strength = (255 * lead.sigmoid()).round().clamp(128, 255)
         score = torch.where(is_drivable, strength, 255 - strength)
         drivable = torch.where(valid, score, 0.0)
         answers = (labels, confidence, drivable)
         labels, confidence, drivable = (x.view(number, height, width) for x in answers)
-        return labels.to(torch.uint8), confidence.to(torch.uint8), drivable.to(torch.uint8)
+        return (*(x.to(torch.uint8) for x in (labels, confidence, drivable)), *further)
 
 
 def _upsample(planes: Tensor, size: list[int], centred: bool) -> Tensor:
@@ -235,10 +255,11 @@ def export_onnx(
     The file appears complete or not at all.
     """
     classes = info.label_space.num_classes
+    embeds = isinstance(network, SegmentationNetwork)
     if isinstance(network, SegmentationNetwork):
         network = copy.deepcopy(network)
         network.simplify()
-    graph = ImageToLabels(network, info.mean, info.std, label_stride).eval()
+    graph = ImageToLabels(network, info.mean, info.std, label_stride, embeds).eval()
     example = (torch.zeros(2, 96, 128, 3, dtype=torch.uint8), torch.zeros(classes))
     try:
         with torch.no_grad(), quiet_exporter():
@@ -254,7 +275,7 @@ def export_onnx(
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=INPUT_NAMES,
-                output_names=OUTPUT_NAMES,
+                output_names=(*OUTPUT_NAMES, EMBEDDING) if embeds else OUTPUT_NAMES,
                 dynamic_shapes=({0: 'batch', 1: 'height', 2: 'width'}, None),
                 verbose=False,
             )
@@ -266,12 +287,36 @@ def export_onnx(
     assert program is not None
     model = program.model_proto
     model.ir_version = IR_VERSION
+    _name_float32(model.graph, graph)
     _halve_weights(model.graph)
     _cast_first(model.graph)
     _strip(model)
     for key, value in model_metadata(info).items():
         model.metadata_props.add(key=key, value=value)
     write_model(path, model.SerializeToString())
+
+
+def _name_float32(graph: onnx.GraphProto, network: nn.Module) -> None:
+    """Begin the names of the nodes that must compute in float32 with `IN_FLOAT32`.
+
+    They come of an `InFloat32`, or, where the exporter's optimiser made them and forgot of what,
+    lie between such.
+    """
+    kept = {name for name, module in network.named_modules() if isinstance(module, InFloat32)}
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    for node in reversed(graph.node):
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = notes.get('pkg.torch.onnx.name_scopes')
+        after = [user.name for name in node.output for user in users.get(name, ())]
+        if (
+            not kept.isdisjoint(literal_eval(scopes)[:-1])  # the last is the node's own
+            if scopes
+            else after and all(name.startswith(IN_FLOAT32) for name in after)
+        ):
+            node.name = IN_FLOAT32 + node.name
 
 
 def _cast_first(graph: onnx.GraphProto) -> None:

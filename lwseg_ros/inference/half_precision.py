@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from lwseg_ros.inference.model_file import EMBEDDING, IN_FLOAT32
 
 LARGEST_HALF = 65504.0
 """The largest finite number of float16."""
@@ -36,10 +38,28 @@ def fix_shape(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> None:
         output.type.tensor_type.ClearField('shape')
 
 
+def without_embedding(content: bytes) -> bytes:
+    """Return a model without the output that few ask for, and without what only that needs."""
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    unwanted = [value for value in graph.output if value.name == EMBEDDING]
+    if not unwanted:
+        return content
+    graph.output.remove(unwanted[0])
+    used = {value.name for value in graph.output}
+    for node in reversed(list(graph.node)):
+        if used.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            used.update(node.input)
+    return bytes(model.SerializeToString())
+
+
 def to_half(model: onnx.ModelProto) -> None:
     """Compute in float16 what the graph computes in float32, in place.
 
-    Inputs and outputs keep their types. Constants beyond float16 become its largest number: ours
+    Nodes that are named so (`IN_FLOAT32`) stay as they are, between casts. Inputs and outputs keep
+    their types. Constants beyond float16 become its largest number: ours
     are bounds to compare with; what it does to somebody else's graph, a comparison with float32
     must tell. Not for quantized graphs: their scales are smaller than float16 holds with any
     precision.
@@ -51,21 +71,56 @@ def to_half(model: onnx.ModelProto) -> None:
         for position in _KEEP_FLOAT.get(node.op_type, ())
         if position < len(node.input) and node.input[position]
     }
-    for tensor in graph.initializer:
-        if tensor.name not in kept:
+    floats = _float_tensors(model) - kept
+    exact = {value.name for value in graph.input}
+    exact.update(name for node in graph.node if _in_float32(node) for name in node.output)
+    for tensor in list(graph.initializer):
+        users = {_in_float32(node) for node in graph.node if tensor.name in node.input}
+        if tensor.name not in kept and users == {True, False}:
+            copy = graph.initializer.add()
+            copy.CopyFrom(tensor)
+            copy.name = f'{tensor.name}_float'
+            for node in filter(_in_float32, graph.node):
+                _rename_input(node, tensor.name, copy.name)
+        if tensor.name not in kept and False in users:
             _halve(tensor)
+        else:
+            floats.discard(tensor.name)
     for node in graph.node:
-        if kept.isdisjoint(node.output):
+        if kept.isdisjoint(node.output) and not _in_float32(node):
             _halve_attributes(node)
-    for value in graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-            halved = f'{value.name}_half'
-            for node in graph.node:
-                _rename_input(node, value.name, halved)
-            graph.node.insert(
-                0, helper.make_node('Cast', [value.name], [halved], to=TensorProto.FLOAT16)
-            )
+    _cast_between(graph, floats, exact)
     del graph.value_info[:]
+
+
+def _float_tensors(model: onnx.ModelProto) -> set[str]:
+    graph = shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    found = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return found | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+
+
+def _in_float32(node: onnx.NodeProto) -> bool:
+    return str(node.name).startswith(IN_FLOAT32)
+
+
+def _cast_between(graph: onnx.GraphProto, floats: set[str], exact: set[str]) -> None:
+    """Cast the tensors `floats`, of which `exact` are float32, where their users differ."""
+    nodes: list[onnx.NodeProto] = []
+    casts: set[str] = set()
+    for node in graph.node:
+        kind = 'float' if _in_float32(node) else 'half'
+        for position, name in enumerate(node.input):
+            if name in floats and (name in exact) != _in_float32(node):
+                cast = f'{name}_{kind}'
+                if cast not in casts:
+                    to = TensorProto.FLOAT if kind == 'float' else TensorProto.FLOAT16
+                    nodes.append(helper.make_node('Cast', [name], [cast], cast, to=to))
+                    casts.add(cast)
+                node.input[position] = cast
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _fold_constants(graph: onnx.GraphProto) -> None:

@@ -34,15 +34,18 @@ DRIVABLE_FROM = 128
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The answer for one image; every array is uint8 `[H, W]`.
+    """The answer for one image; every plane is uint8 `[H, W]`.
 
     `labels` are class ids; `confidence` is 255 times the top probability; `drivable_score` is
     255 times the probability that a drivable class beats all others, >= 128 where it does.
+    `embedding`, if the segmenter was loaded with it, is float32 `[C]`: the mean of the encoder's
+    last map, by which images can be compared.
     """
 
     labels: Image
     confidence: Image
     drivable_score: Image
+    embedding: NDArray[np.float32] | None = None
 
     @cached_property
     def drivable(self) -> Image:
@@ -93,6 +96,7 @@ class Segmenter:
         throughput: bool = False,
         engine_cache_dir: str = '',
         force_rebuild: bool = False,
+        embedding: bool = False,
     ) -> Segmenter:
         """Load a shipped model by name (`'road'`) or a model file by path.
 
@@ -111,6 +115,7 @@ class Segmenter:
         threads as it then has `streams` (more than one with OpenVINO only).
         `engine_cache_dir`: where TensorRT engines are kept, empty: the user's cache;
         `force_rebuild` builds them anew.
+        `embedding`: give each answer its image's embedding, too.
 
         ModelError if the model, its metadata or the backend cannot be used.
         """
@@ -139,6 +144,7 @@ class Segmenter:
             throughput and not follows_source,
             engine_cache_dir,
             force_rebuild,
+            embedding,
         )
         classes = space.drivable_vector(drivable_classes)
         if form.why:
@@ -187,11 +193,14 @@ class Segmenter:
                 followed = aligned_size(followed, self.info.input_size)
             if followed != self.input_size:
                 self._open(replace(self._options, input_size=followed))
-        answers = zip(*self._run(self._fit(images)), strict=True)
-        return [
-            enlarged(planes, self._output_size(image, output_size))
-            for image, planes in zip(images, answers, strict=True)
+        *planes, embeddings = self._run(self._fit(images))
+        answers = [
+            enlarged(answer, self._output_size(image, output_size))
+            for image, *answer in zip(images, *planes, strict=True)
         ]
+        if embeddings is None:
+            return answers
+        return [replace(a, embedding=e) for a, e in zip(answers, embeddings, strict=True)]
 
     def _output_size(self, image: Image, wanted: Size | str | None) -> Size:
         if wanted is None or wanted == 'source':
@@ -221,7 +230,7 @@ class Segmenter:
                 f'inference of {self.info.name} failed: {type(error).__name__}: {reason}'
             ) from error
         number, *size = planes.labels.shape
-        shapes = [plane.shape for plane in planes]
+        shapes = [plane.shape for plane in planes[:3]]
         if number != len(images) or len(size) != 2 or shapes.count(shapes[0]) != len(shapes):
             raise InferenceError(
                 f'the network {self.info.name} gave outputs of the shapes {shapes} for '

@@ -82,8 +82,8 @@ class EfficientViTSeg(SegmentationNetwork):
     def classify(self, decoded: Tensor) -> Tensor:
         return self.head.classify(decoded)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def logits(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the logits, classified before they are enlarged: the same, but cheaper."""
-        s4, *others = self.encode(x)
+        s4, *others = maps
         logits = self.head.classify(self.head.hidden(*others))
         return resize_like(logits, s4, align_corners=False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwseg_ros.networks.layers import resize_like
+from lwseg_ros.networks.layers import Softmax, resize_like
 
 
 class DisentangledNonLocal(nn.Module):
@@ -38,21 +38,21 @@ class DisentangledNonLocal(nn.Module):
         self.value = nn.Conv2d(channels, channels, 1)
         self.mask = nn.Conv2d(channels, 1, 1, bias=False)
         self.output = nn.Conv2d(channels, channels, 1)
+        self.softmax = Softmax()
         for layer in (self.query, self.key):
             nn.init.normal_(layer.weight, std=channels**-0.75)
 
     def attention(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairwise map `[N, T, T]` and the unary one `[N, 1, T]`; T = H * W positions.
 
-        Each row sums to 1. Both are float32 whatever the precision of `x`, as a share of 1/T
-        would be lost in fewer bits.
+        Each row sums to 1. Both are float32 whatever the precision of `x`.
         """
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)
         query = query - query.mean(2, keepdim=True)
         key = key - key.mean(2, keepdim=True)
         products = torch.matmul(query.transpose(1, 2), key)
         mask = self.mask(x).flatten(2)
-        return products.float().softmax(2), mask.float().softmax(2)
+        return self.softmax(products), self.softmax(mask)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y, of the shape of `x`, float `[N, C, H, W]`."""

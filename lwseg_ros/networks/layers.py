@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,24 +40,54 @@ class SegmentationNetwork(nn.Module):
         """Return the decoder's features of an image."""
         return self.decode(self.encode(x))
 
+    def logits(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return logits `[N, classes, ceil(H/4), ceil(W/4)]` of the encoder's maps."""
+        return self.classify(self.decode(maps))
+
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits `[N, classes, ceil(H/4), ceil(W/4)]`."""
-        return self.classify(self.decoded(x))
-
-    def with_embedding(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits and the embedding, float32 `[N, C]`.
-
-        That is the mean over all positions of the encoder's last map: what the image as a whole
-        is like, to compare images by.
-        """
-        maps = self.encode(x)
-        return self.classify(self.decode(maps)), maps[-1].float().mean((2, 3))
+        """Return logits `[N, classes, ceil(H/4), ceil(W/4)]` of an image."""
+        return self.logits(self.encode(x))
 
     def simplify(self) -> None:
         """Change layers, in place, so that the same logits cost less; other keys may come of it.
 
         For inference only. Unless a network knows something, nothing.
         """
+
+
+class InFloat32(nn.Module):
+    """What computes in float32, whatever the precision of the rest: sums over a whole image.
+
+    It takes and returns tensors of any floating type. Autocast leaves it alone, and so does every
+    backend that computes in less: an exported graph names the nodes within (see `graph.py`).
+    """
+
+    @abstractmethod
+    def compute(self, *inputs: Tensor) -> Tensor:
+        """Return float32 of float32 inputs."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return float32, to be turned into what goes on with it."""
+        if torch.is_autocast_enabled('cpu') or torch.is_autocast_enabled('cuda'):
+            with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):
+                return self.compute(*(x.to(torch.float32) for x in inputs))
+        return self.compute(*(x.to(torch.float32) for x in inputs))
+
+
+class Softmax(InFloat32):
+    """Softmax over the last axis: a share of many positions would be lost in fewer bits."""
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        (x,) = inputs
+        return x.softmax(-1)
+
+
+class MeanOverPositions(InFloat32):
+    """The mean `[N, C]` of a map `[N, C, h, w]`."""
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        (x,) = inputs
+        return x.mean((2, 3))
 
 
 def resize_like(x: Tensor, reference: Tensor, align_corners: bool = True) -> Tensor:

@@ -6,6 +6,8 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,54 @@ def test_road_agrees_in_bf16(pictures: list[np.ndarray]) -> None:
         pytest.skip(f'this processor has no bfloat16: {error}')
     reference = Segmenter.load('road', 'torch', precision='fp32')
     assert agreement(segmenter, reference, pictures) >= 0.99
+
+
+@pytest.fixture(scope='module')
+def nano_model(exported_network: Callable[[str], Any], tmp_path_factory: Any) -> Path:
+    """Return an untrained network of the catalog as ONNX; its weights are beside it."""
+    pytest.importorskip('torch')
+    from lwseg_ros.inference.graph import save_safetensors
+
+    name = 'lw_refinenet_mobilenet_v2_nano'
+    network, path = exported_network(name)
+    copied = tmp_path_factory.mktemp('nano') / 'nano.onnx'
+    copied.write_bytes(path.read_bytes())
+    save_safetensors(
+        network, replace(tiny_info(), network=name), copied.with_suffix('.safetensors')
+    )
+    return copied
+
+
+@pytest.mark.parametrize('backend', [*ONNX_BACKENDS, 'torch'])
+def test_embedding_is_given_when_asked_for(backend: str, nano_model: Path) -> None:
+    torch = pytest.importorskip('torch')
+    pytest.importorskip(backend)
+    from lwseg_ros.inference.graph import load_network
+
+    weights = nano_model.with_suffix('.safetensors')
+    model = weights if backend == 'torch' else nano_model
+    options = {'precision': 'fp32', 'batch': 2, 'input_size': (96, 160)}
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 96, 160, 3), dtype=np.uint8))
+    without = Segmenter.load(model, backend, **options)(images)
+    given = Segmenter.load(model, backend, embedding=True, **options)(images)
+    info = tiny_info()
+    network = load_network(weights, replace(info, network='lw_refinenet_mobilenet_v2_nano'))
+    for image, bare, answer in zip(images, without, given, strict=True):
+        assert bare.embedding is None
+        assert np.array_equal(bare.labels, answer.labels)
+        pixels = (image / 255 - info.mean) / info.std
+        with torch.inference_mode():
+            maps = network.encode(torch.tensor(pixels.transpose(2, 0, 1)[None]).float())
+        assert answer.embedding.dtype == np.float32
+        wanted = maps[-1].mean((0, 2, 3)).numpy()
+        np.testing.assert_allclose(answer.embedding, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_model_without_an_embedding_says_so(backend: str, tiny_model: Path) -> None:
+    pytest.importorskip(backend)
+    with pytest.raises(ModelError, match=r'has no embedding: export its checkpoint anew'):
+        Segmenter.load(tiny_model, backend, embedding=True)
 
 
 @pytest.fixture(scope='module', params=[np.nan, np.inf, -np.inf])

@@ -51,7 +51,7 @@ def test_every_network_becomes_an_engine(name, exported_network):
     _, path = exported_network(name)
     graph, ampere = path.read_bytes(), Gpu('some GPU', (8, 6))
     exact, half = (
-        build_engine(trt, graph, EngineKey.of(trt, graph, ampere, p, (1, 96, 128, 3)), name)
+        build_engine(trt, graph, EngineKey.of(trt, graph, ampere, p, (1, 192, 256, 3)), name)
         for p in ('fp32', 'fp16')
     )
     assert 0 < len(half) < 0.75 * len(exact)

@@ -11,7 +11,7 @@ from lwseg_ros.networks import create_network  # noqa: E402
 from lwseg_ros.networks.backbones.efficientvit import (  # noqa: E402
     HEAD_CHANNELS,
     EfficientViT,
-    linear_attention,
+    LinearAttention,
 )
 from lwseg_ros.networks.backbones.van import (  # noqa: E402
     Attention,
@@ -149,22 +149,22 @@ def plain_linear_attention(qkv):
 def test_linear_attention_weighs_the_values_by_products_of_queries_and_keys(factor):
     torch.manual_seed(0)
     qkv = factor * torch.randn(2, 6 * HEAD_CHANNELS, 5, 7)
-    attended = linear_attention(qkv)
+    attended = LinearAttention()(qkv)
     wanted = plain_linear_attention(qkv).float()
     torch.testing.assert_close(attended, wanted, rtol=1e-4, atol=1e-4 * factor)
 
 
 def test_attention_without_any_match_is_nothing():
-    assert not linear_attention(-torch.ones(1, 3 * HEAD_CHANNELS, 2, 2)).any()
+    assert not LinearAttention()(-torch.ones(1, 3 * HEAD_CHANNELS, 2, 2)).any()
 
 
 def test_attention_sums_in_float32_under_autocast():
     torch.manual_seed(0)
     qkv = torch.randn(1, 3 * HEAD_CHANNELS, 60, 80)
     with torch.autocast('cpu', torch.bfloat16):
-        attended = linear_attention(qkv)
+        attended = LinearAttention()(qkv)
     assert attended.dtype == torch.float32
-    torch.testing.assert_close(attended, linear_attention(qkv), rtol=0, atol=0)
+    torch.testing.assert_close(attended, LinearAttention()(qkv), rtol=0, atol=0)
 
 
 def test_efficientvit_features_have_their_channels_and_strides():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lwseg_ros.errors import ModelError
+from lwseg_ros.inference.model_file import EMBEDDING
 from lwseg_ros.inference.model_source import ModelSource
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'bf16', 'int8')
@@ -26,7 +28,8 @@ class BackendOptions:
     choice; `threads` None leaves the number of CPU threads to the library; `batch` is the most
     images of one call, None leaves it to the backend. `throughput` asks for the most images a
     second instead of the soonest answer to each. `engine_cache_dir` keeps what is built for a
-    device (empty: the user's cache), and `force_rebuild` builds it anew.
+    device (empty: the user's cache), and `force_rebuild` builds it anew. `embedding` asks for that
+    output, which is else cut off before the graph is compiled.
     """
 
     input_size: tuple[int, int]
@@ -37,14 +40,19 @@ class BackendOptions:
     throughput: bool = False
     engine_cache_dir: str = ''
     force_rebuild: bool = False
+    embedding: bool = False
 
 
 class Planes(NamedTuple):
-    """The graph's outputs (see `graph.py`), each uint8 `[N, h, w]`, owned by the caller."""
+    """The graph's outputs (see `graph.py`), owned by the caller: uint8 `[N, h, w]` each.
+
+    The embedding, where it was asked for, is float32 `[N, C]`.
+    """
 
     labels: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     drivable: NDArray[np.uint8]
+    embedding: NDArray[np.float32] | None = None
 
 
 class Backend(ABC):
@@ -91,6 +99,19 @@ def require_onnx(source: ModelSource) -> ModelSource:
     if source.onnx is None:
         raise ModelError(f'{source.path.name} is not ONNX: make it one with `lwseg export`')
     return source
+
+
+def output_names(
+    source: ModelSource, options: BackendOptions, given: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the names of the outputs that are wanted; ModelError if one is not `given`."""
+    if not options.embedding:
+        return Planes._fields[:3]
+    if EMBEDDING not in given:
+        raise ModelError(
+            f'{source.path.name} has no embedding: export its checkpoint anew by `lwseg export`'
+        )
+    return Planes._fields
 
 
 def check_classes(source: ModelSource, outputs: int) -> None:

@@ -17,6 +17,7 @@ from lwseg_ros.inference.backends.base import (
     BackendOptions,
     Planes,
     check_classes,
+    output_names,
     require_onnx,
 )
 from lwseg_ros.inference.model_file import ZERO_POINT
@@ -29,8 +30,9 @@ _INT8, _UINT8 = 3, 2  # TensorProto.DataType
 class OnnxRuntimeBackend(Backend):
     """An ONNX Runtime session of the CPU execution provider."""
 
-    def __init__(self, session: Any, batch: int, precision: str) -> None:
+    def __init__(self, session: Any, outputs: tuple[str, ...], batch: int, precision: str) -> None:
         self._session = session
+        self._outputs = outputs
         self._precision = precision
         self.batch = batch
 
@@ -66,12 +68,13 @@ class OnnxRuntimeBackend(Backend):
         )
         classes = {value.name: value.shape for value in session.get_inputs()}['drivable_classes']
         check_classes(source, classes[0])
-        return cls(session, batch, 'int8/fp32' if quantized else 'fp32')
+        outputs = output_names(source, options, (value.name for value in session.get_outputs()))
+        return cls(session, outputs, batch, 'int8/fp32' if quantized else 'fp32')
 
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch."""
         inputs = {'image': images, 'drivable_classes': drivable_classes}
-        return Planes(*self._session.run(Planes._fields, inputs))
+        return Planes(*self._session.run(self._outputs, inputs))
 
     @property
     def description(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import openvino
@@ -18,21 +21,33 @@ from lwseg_ros.inference.backends.base import (
     BackendOptions,
     Planes,
     check_classes,
+    output_names,
     require_onnx,
 )
+from lwseg_ros.inference.model_file import IN_FLOAT32
 from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.openvino_core import openvino_core
 
 _HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
 _CAPABILITIES = {'bf16': 'BF16', 'fp16': 'FP16'}
 _LEAST_KERNEL = 4
+_FLOAT32_MARKS = (
+    {'name': 'DisablePrecisionConversion', 'version': '0', 'value': 'dynamic:f16'},
+    {'name': 'precise', 'version': '0'},
+)
+"""What OpenVINO itself gives nodes that must not lose precision: its present name, and before."""
 
 
 class OpenVinoBackend(Backend):
     """An OpenVINO model compiled on one device: for latency, or for throughput in streams."""
 
     def __init__(
-        self, compiled: openvino.CompiledModel, description: str, batch: int, streams: int
+        self,
+        compiled: openvino.CompiledModel,
+        outputs: tuple[str, ...],
+        description: str,
+        batch: int,
+        streams: int,
     ) -> None:
         self.batch = batch
         self.streams = streams
@@ -40,6 +55,7 @@ class OpenVinoBackend(Backend):
         self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
+        self._outputs = outputs
         self._description = description
 
     @classmethod
@@ -57,6 +73,12 @@ class OpenVinoBackend(Backend):
             )
         model = core.read_model(require_onnx(source).onnx)
         check_classes(source, model.input('drivable_classes').partial_shape[0].get_length())
+        outputs = output_names(source, options, (output.any_name for output in model.outputs))
+        for result in model.get_results():
+            if result.input_value(0).any_name not in outputs:
+                model.remove_result(result)
+        if precision != 'fp32':
+            model = keep_float32(model)
         if device == 'CPU':
             separate_pools(model)
         batch = options.batch or 1
@@ -77,7 +99,8 @@ class OpenVinoBackend(Backend):
         streams = 1
         if options.throughput:
             streams = compiled.get_property('OPTIMAL_NUMBER_OF_INFER_REQUESTS')
-        return cls(compiled, f'openvino {version} {arithmetic} {device}', batch, streams)
+        description = f'openvino {version} {arithmetic} {device}'
+        return cls(compiled, outputs, description, batch, streams)
 
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch; the results are copied out of OpenVINO's buffers."""
@@ -86,7 +109,7 @@ class OpenVinoBackend(Backend):
         request = self._idle.get()
         try:
             results = request.infer(inputs, share_inputs=True, share_outputs=True)
-            return Planes(*(np.array(results[name], np.uint8) for name in Planes._fields))
+            return Planes(*(np.array(results[name]) for name in self._outputs))
         finally:
             self._idle.put(request)
 
@@ -99,6 +122,38 @@ class OpenVinoBackend(Backend):
         """Drop the compiled model."""
         self._idle = SimpleQueue()
         self._compiled = None
+
+
+def keep_float32(model: openvino.Model) -> openvino.Model:
+    """Return the model with those nodes marked that are to compute in float32 in any precision.
+
+    OpenVINO has no call for it from Python: the mark goes into the model's text.
+    """
+    kept: set[str] = set()
+    for node in reversed(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        users = [target.get_node() for out in node.outputs() for target in out.get_target_inputs()]
+        # One node of ONNX can become several, of which only the last has its name.
+        nameless = name.rpartition('_')[0] == node.get_type_name()
+        if name.startswith(IN_FLOAT32) or (
+            nameless and users and all(user.get_friendly_name() in kept for user in users)
+        ):
+            kept.add(name)
+    if not kept:
+        return model
+    with TemporaryDirectory(prefix='lwseg_openvino_') as folder:
+        text, weights = Path(folder, 'model.xml'), Path(folder, 'model.bin')
+        openvino.save_model(model, text, compress_to_fp16=False)
+        tree = ElementTree.parse(text)
+        for layer in tree.iter('layer'):
+            if layer.get('name') in kept and layer.get('type') not in ('Const', 'Parameter'):
+                marks = layer.find('rt_info')
+                if marks is None:
+                    marks = ElementTree.SubElement(layer, 'rt_info')
+                for mark in _FLOAT32_MARKS:
+                    ElementTree.SubElement(marks, 'attribute', mark)
+        content = ElementTree.tostring(tree.getroot())
+        return openvino_core().read_model(content, weights.read_bytes())
 
 
 def separate_pools(model: openvino.Model) -> None:

@@ -18,6 +18,7 @@ from lwseg_ros.inference.backends.base import (
     BackendOptions,
     Planes,
     check_classes,
+    output_names,
     require_onnx,
 )
 from lwseg_ros.inference.backends.cuda import Buffer, CudaDevice
@@ -31,7 +32,7 @@ from lwseg_ros.inference.backends.tensorrt_engine import (
     read_model,
     version,
 )
-from lwseg_ros.inference.half_precision import is_quantized, read_graph
+from lwseg_ros.inference.half_precision import is_quantized, read_graph, without_embedding
 from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.self_check import label_agreement, refusal
 
@@ -138,7 +139,7 @@ class _StaticEngine:
         self._inputs['drivable_classes'].host[:] = drivable_classes
         self._launch()
         self._device.wait()
-        return Planes(*(self._outputs[name].host[:number].copy() for name in Planes._fields))
+        return Planes(**{name: out.host[:number].copy() for name, out in self._outputs.items()})
 
 
 class _Engines:
@@ -154,6 +155,10 @@ class _Engines:
         self._source = source
         self._options = options
         self._graph = read_model(source)
+        if options.embedding:
+            output_names(source, options, (v.name for v in read_graph(self._graph).graph.output))
+        else:
+            self._graph = without_embedding(self._graph)
         self._reference = b''
 
     def backend(self) -> TensorRtBackend:

@@ -23,6 +23,7 @@ from lwseg_ros.errors import ModelError
 from lwseg_ros.files import user_cache, write_atomically
 from lwseg_ros.inference.backends.cuda import Gpu
 from lwseg_ros.inference.half_precision import fix_shape, is_quantized, read_graph, to_half
+from lwseg_ros.inference.model_file import IN_FLOAT32
 from lwseg_ros.inference.model_source import ModelSource
 
 OPTIMIZATION_LEVEL = 3
@@ -155,6 +156,8 @@ def build_engine(
         for flag, used in (('FP16', key.precision != 'fp32'), ('INT8', is_quantized(model))):
             if used and hasattr(tensorrt.BuilderFlag, flag):
                 config.set_flag(getattr(tensorrt.BuilderFlag, flag))
+        if key.precision != 'fp32':
+            _keep_float32(tensorrt, network, config)
     if hasattr(config, 'num_compute_capabilities'):
         config.num_compute_capabilities = 1
         config.set_compute_capability(_compute_capability(tensorrt, key), 0)
@@ -176,6 +179,15 @@ def build_engine(
         raise ModelError(f'{version(tensorrt)} cannot build the engine of {name}: {reason}')
     say(f'built in {time.monotonic() - start:.0f} s')
     return bytes(engine)
+
+
+def _keep_float32(tensorrt: Any, network: Any, config: Any) -> None:
+    """Let a builder that chooses precisions itself leave the nodes in float32 that must be so."""
+    for layer in (network.get_layer(index) for index in range(network.num_layers)):
+        if layer.name.startswith(IN_FLOAT32) and layer.get_output(0).dtype == tensorrt.float32:
+            config.set_flag(tensorrt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+            layer.precision = tensorrt.float32
+            layer.set_output_type(0, tensorrt.float32)
 
 
 def load_engine(tensorrt: Any, content: bytes) -> Any | None:

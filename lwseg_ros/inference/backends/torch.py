@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +64,10 @@ class TorchBackend(Backend):
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         device = _device(options.device)
-        exact = cls(_graph(source, half=False), device, 'fp32', options)
+        exact = cls(_graph(source, options, half=False), device, 'fp32', options)
         if options.precision == 'fp32' or (options.precision == 'auto' and not _is_fast(device)):
             return exact
-        half = cls(_graph(source, half=True), device, 'fp16', options)
+        half = cls(_graph(source, options, half=True), device, 'fp16', options)
         agreement = label_agreement(half, exact, source.info, options.input_size)
         if reason := refusal(agreement):
             half.close()
@@ -103,7 +105,7 @@ class _Eager:
 
     def run(
         self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]
-    ) -> list[NDArray[np.uint8]]:
+    ) -> list[NDArray[Any]]:
         if not images.flags.writeable:
             images = images.copy()  # PyTorch warns of memory it must not write
         frames = torch.from_numpy(images).to(self._device)
@@ -126,7 +128,7 @@ class _OnGpu:
 
     def run(
         self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]
-    ) -> list[NDArray[np.uint8]]:
+    ) -> list[NDArray[Any]]:
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             self._choose(drivable_classes)
             recorded = self._recorded.get(len(images)) or self._record(len(images))
@@ -136,9 +138,11 @@ class _OnGpu:
             frames = self._frames.to(self._device, non_blocking=True)
             recorded.images.copy_(resized(frames, self._size))
             recorded.launch()
-            recorded.on_host.copy_(recorded.planes, non_blocking=True)
+            for on_host, answer in zip(recorded.on_host, recorded.answers, strict=True):
+                on_host.copy_(answer, non_blocking=True)
             self._stream.synchronize()
-        return list(recorded.on_host.numpy().copy())
+        planes, *further = (on_host.numpy().copy() for on_host in recorded.on_host)
+        return [*planes, *further]
 
     def _choose(self, drivable_classes: NDArray[np.float32]) -> None:
         """Bring the drivable classes to the GPU when they change, which they hardly ever do."""
@@ -156,7 +160,10 @@ class _OnGpu:
 
 
 class _Recorded:
-    """The CUDA graph of the network between a buffer of images and one of planes."""
+    """The CUDA graph of the network between a buffer of images and one of planes.
+
+    `answers` are the planes together, and what there is besides.
+    """
 
     def __init__(
         self,
@@ -182,11 +189,15 @@ class _Recorded:
             except RuntimeError as error:
                 _logger.warning('the network runs without a CUDA graph: %s', error)
                 self._compute()
-        self.on_host = torch.empty(self.planes.shape, dtype=torch.uint8, pin_memory=True)
+        self.on_host = [
+            torch.empty(answer.shape, dtype=answer.dtype, pin_memory=True)
+            for answer in self.answers
+        ]
 
     def _compute(self) -> None:
         graph, drivable_classes = self._arguments
-        self.planes = torch.stack(graph(self.images, drivable_classes))
+        answers = graph(self.images, drivable_classes)
+        self.answers = (torch.stack(answers[:3]), *answers[3:])
 
 
 class _InHalf(nn.Module):
@@ -194,13 +205,22 @@ class _InHalf(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network.half()
+        self.network: Any = network.half()
+        self.centred = getattr(network, 'centred', False)
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.float()  # a variance may be beyond half; the images stay in half
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network(pixels.half())
+        return logits
+
+    def encode(self, pixels: Tensor) -> Sequence[Tensor]:
+        maps: Sequence[Tensor] = self.network.encode(pixels.half())
+        return maps
+
+    def logits(self, maps: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.network.logits(maps)
         return logits
 
 
@@ -213,7 +233,7 @@ def resized(frames: Tensor, size: Size) -> Tensor:
     return fitted.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _graph(source: ModelSource, half: bool) -> ImageToLabels:
+def _graph(source: ModelSource, options: BackendOptions, half: bool) -> ImageToLabels:
     assert source.safetensors is not None
     network = load_network(source.safetensors, source.info)
     if half:
@@ -223,7 +243,9 @@ def _graph(source: ModelSource, half: bool) -> ImageToLabels:
     if half:
         network = _InHalf(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return ImageToLabels(network, source.info.mean, source.info.std).eval()
+    return ImageToLabels(
+        network, source.info.mean, source.info.std, embedding=options.embedding
+    ).eval()
 
 
 def _device(name: str) -> torch.device:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lwseg_ros.networks.layers import InFloat32
+
 STEM_CHANNELS = 8
 STAGES = (
     # channels, blocks, attention
@@ -116,36 +118,36 @@ class MultiScaleLinearAttention(nn.Module):
                 )
             ]
         )
+        self.attention = LinearAttention()
         self.proj = ConvLayer(2 * channels, channels, 1, activation=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return an image of the shape of `x`, float `[N, C, H, W]`."""
         qkv = self.qkv(x)
         joined = torch.cat([qkv, *(scale(qkv) for scale in self.aggreg)], 1)
-        attended = linear_attention(joined).to(joined.dtype)
+        attended = self.attention(joined).to(joined.dtype)
         projected: Tensor = self.proj(attended)
         return projected
 
 
-def linear_attention(qkv: Tensor) -> Tensor:
-    """Return float32 `[N, C, H, W]` of queries, keys and values `[N, 3 C, H, W]`, head by head.
+class LinearAttention(InFloat32):
+    """`[N, C, H, W]` of queries, keys and values `[N, 3 C, H, W]`, head by head.
 
-    The sums are float32 whatever the precision of `qkv`, and means rather than sums: the quotient
-    is the same, and they stay within what float16 holds, whatever the number of positions (our
-    choice).
+    Means rather than sums: the quotient is the same, and they stay in range, whatever the number
+    of positions (our choice).
     """
-    if torch.is_autocast_enabled('cpu') or torch.is_autocast_enabled('cuda'):
-        with torch.autocast('cpu', enabled=False), torch.autocast('cuda', enabled=False):
-            return linear_attention(qkv)
-    number, _, height, width = qkv.shape
-    heads = qkv.reshape(number, -1, 3 * HEAD_CHANNELS, height * width).to(torch.float32)
-    query, key, value = heads.chunk(3, 2)
-    query, key = F.relu(query), F.relu(key) / (height * width)
-    # A product of its own: as a row of ones under the values, exporters get it wrong.
-    summed = torch.matmul(value, key.transpose(2, 3))
-    divisor = torch.matmul(key.sum(3, keepdim=True).transpose(2, 3), query)
-    attended = torch.matmul(summed, query) / divisor.clamp(min=_EPSILON)
-    return attended.reshape(number, -1, height, width)
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        (qkv,) = inputs
+        number, _, height, width = qkv.shape
+        heads = qkv.reshape(number, -1, 3 * HEAD_CHANNELS, height * width)
+        query, key, value = heads.chunk(3, 2)
+        query, key = F.relu(query), F.relu(key) / (height * width)
+        # A product of its own: as a row of ones under the values, exporters get it wrong.
+        summed = torch.matmul(value, key.transpose(2, 3))
+        divisor = torch.matmul(key.sum(3, keepdim=True).transpose(2, 3), query)
+        attended = torch.matmul(summed, query) / divisor.clamp(min=_EPSILON)
+        return attended.reshape(number, -1, height, width)
 
 
 class Residual(nn.Module):
