@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.model_file import ZERO_POINT, model_metadata, write_model
+from lwseg_ros.inference.model_file import (
+    EMBEDDING,
+    IN_FLOAT32,
+    ZERO_POINT,
+    model_metadata,
+    write_model,
+)
 from lwseg_ros.inference.model_info import ModelInfo
 
 try:
@@ -57,10 +63,23 @@ class Quantizer:
             node.name
             for node in nodes[: convolutions[-1] + 1]
             if node.op_type in QUANTIZED_OPERATORS
+            and not node.name.startswith(IN_FLOAT32)
             and types.get(node.output[0]) == TensorProto.FLOAT
             # TensorRT takes no quantized constants but weights.
             and not (node.op_type == 'Add' and constants.intersection(node.input))
         ]
+        users: dict[str, set[str]] = {}
+        for node in nodes:
+            for name in node.input:
+                users.setdefault(name, set()).add(node.name)
+        # What only floating-point nodes use would be rounded for nothing.
+        self._free = {
+            name
+            for node in nodes
+            if node.name in self._nodes
+            for name in node.output
+            if users[name].isdisjoint(self._nodes)
+        }
         self._ranges: Any = None
 
     def calibrate(self, images: Sequence[Image]) -> None:
@@ -114,7 +133,7 @@ class Quantizer:
         )
         quantizer.quantize_model()
         model = quantizer.model.model
-        _leave_unquantized(model.graph, _logits(self._model.graph))
+        _leave_unquantized(model.graph, _logits(self._model.graph) | self._free)
         _feed_unquantized(model.graph, keep)
         _share_zero_point(model.graph)
         del model.graph.value_info[:]
@@ -162,7 +181,7 @@ def _feed_unquantized(graph: Any, layers: Sequence[str]) -> None:
 def _logits(graph: Any) -> set[str]:
     """Return the outputs of the last convolutions, behind which there are no others."""
     makers = {name: node for node in graph.node for name in node.output}
-    ahead, found = [value.name for value in graph.output], set()
+    ahead, found = [v.name for v in graph.output if v.name != EMBEDDING], set()
     while ahead:
         node = makers.pop(ahead.pop(), None)
         if node is not None and node.op_type == 'Conv':
