@@ -49,14 +49,10 @@ def pixel_contrast(
     """Return the contrastive loss of a batch.
 
     `embeddings` is float `[N, D, h, w]` of unit length, `logits` float `[N, C, h, w]`, `allowed`
-    int64 `[N, H, W]` as in `label_set_loss`; labels are taken at the nearest pixels, and only
-    those with exactly one class. `generator` is of the tensors' device.
+    int64 `[N, h, w]` as in `label_set_loss`; only pixels of exactly one class count. `generator`
+    is of the tensors' device.
     """
-    rows, columns = (
-        ((torch.arange(short, device=allowed.device) + 0.5) * long / short).long()
-        for short, long in zip(logits.shape[2:], allowed.shape[1:], strict=True)
-    )
-    labels = single_class(allowed[:, rows[:, None], columns])
+    labels = single_class(allowed)
     wrong = logits.detach().argmax(1) != labels
     anchors = sample_anchors(labels, wrong, generator)
     chosen = embeddings.movedim(1, -1).flatten(0, 2)[anchors]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lwseg_ros.inference.model_info import IMAGENET_MEAN, IMAGENET_STD
 from lwseg_ros.label_space import LabelSpace
@@ -18,9 +17,10 @@ from lwseg_ros.training.losses import (
     only_here,
     soft_jaccard_loss,
 )
+from lwseg_ros.training.positions import at_logits, interpolated
 from lwseg_ros.training.recipe import Recipe
 from lwseg_ros.training.samples import normalised
-from lwseg_ros.training.teacher import Teacher, at_logits, distillation_loss
+from lwseg_ros.training.teacher import Teacher, distillation_loss
 
 if TYPE_CHECKING:
     from lwseg_ros.networks.layers import SegmentationNetwork
@@ -64,7 +64,7 @@ class Objective:
         centred: bool = False,
     ) -> None:
         self.recipe = recipe
-        self.align_corners = not centred
+        self.centred = centred
         self.trainee = trainee
         self.teacher = teacher
         self.total = total
@@ -87,9 +87,12 @@ class Objective:
         logits = logits.float()
         row, column = divmod(iteration % LOSS_STRIDE**2, LOSS_STRIDE)
         labels = allowed[:, row::LOSS_STRIDE, column::LOSS_STRIDE]
-        at_pixels = enlarged_at(
-            logits, allowed.shape[1:], (row, column), LOSS_STRIDE, self.align_corners
-        )
+        size = allowed.shape[1:]
+        places = [
+            torch.arange(start, pixels, LOSS_STRIDE, dtype=torch.float64)
+            for start, pixels in zip((row, column), size, strict=True)
+        ]
+        at_pixels = interpolated(logits, places, size, self.centred)
         terms = {
             'cross_entropy': label_set_loss(
                 at_pixels,
@@ -104,44 +107,19 @@ class Objective:
         if recipe.jaccard_weight:
             terms['jaccard'] = soft_jaccard_loss(at_pixels, labels, total)
             loss = loss + recipe.jaccard_weight * terms['jaccard']
+        here = at_logits(allowed, logits.shape[2:], self.centred)
         if embeddings is not None:
-            terms['contrast'] = pixel_contrast(embeddings, logits, allowed, generator, total)
+            terms['contrast'] = pixel_contrast(embeddings, logits, here, generator, total)
             loss = loss + recipe.contrastive_weight * terms['contrast']
         if self.teacher is not None:
             terms['distillation'] = distillation_loss(
                 logits,
                 self.teacher(images, logits.shape[2:]),
                 self.teacher.groups,
-                at_logits(allowed, logits.shape[2:], not self.align_corners),
+                here,
                 recipe.distillation_temperature,
                 recipe.teacher_confidence,
-                recipe.teacher_on == 'all',
                 total,
             )
             loss = loss + recipe.distillation_weight * terms['distillation']
         return loss, terms
-
-
-def enlarged_at(
-    logits: Tensor,
-    size: Sequence[int],
-    start: tuple[int, int],
-    step: int,
-    align_corners: bool,
-) -> Tensor:
-    """Return every `step`th row and column, from `start` on, of logits enlarged bilinearly.
-
-    Of float `[N, C, h, w]` enlarged to `size`, by a product with the weights of those rows and one
-    with those of the columns: what is not looked at is not computed.
-    """
-    rows, columns = (
-        F.interpolate(
-            torch.eye(extent, device=logits.device)[None],
-            size=wanted,
-            mode='linear',
-            align_corners=align_corners,
-        )[0, :, first::step]
-        for extent, wanted, first in zip(logits.shape[2:], size, start, strict=True)
-    )
-    enlarged: Tensor = rows.T @ (logits.contiguous() @ columns)
-    return enlarged

@@ -68,8 +68,7 @@ class Recipe:
     `teacher` is a model of any label space that has classes in common with the recipe's. One that
     is a bare checkpoint wants `teacher_network` and `teacher_label_space`. It sees the crops
     enlarged by `teacher_scale`, and counts where its most probable class has a probability of at
-    least `teacher_confidence`; `teacher_on` ambiguous leaves out the pixels whose label is one
-    class (see `distillation_loss`).
+    least `teacher_confidence` (see `distillation_loss`).
 
     `initial_weights` fills the encoder, `initial_model` the whole network. Of its weights, batch
     norm's statistics included, `blend_initial` parts of 1 are in those that are validated and
@@ -135,7 +134,6 @@ class Recipe:
     teacher_label_space: str = ''
     teacher_scale: float = 1.0
     teacher_confidence: float = 0.0
-    teacher_on: str = 'all'
     distillation_weight: float = 1.0
     distillation_temperature: float = 2.0
 
@@ -150,7 +148,6 @@ class Recipe:
 
 OPTIMIZERS = ('adamw', 'sgd')
 PRECISIONS = ('auto', 'bf16-mixed', 'fp32', 'fp16-mixed')
-TEACHER_ON = ('all', 'ambiguous')
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -182,7 +179,6 @@ def _problem(recipe: Recipe) -> str:
     for entry, value, known in (
         ('optimizer', recipe.optimizer, OPTIMIZERS),
         ('precision', recipe.precision, PRECISIONS),
-        ('teacher_on', recipe.teacher_on, TEACHER_ON),
     ):
         if value not in known:
             return f': {entry} is {value!r}, wanted one of {", ".join(known)}'

@@ -29,6 +29,7 @@ from lwseg_ros.label_space import LabelSpace
 from lwseg_ros.networks import create_network
 from lwseg_ros.training.checkpoint_import import load_weights
 from lwseg_ros.training.losses import Total, has_one_class, only_here
+from lwseg_ros.training.positions import interpolated, seen_at
 from lwseg_ros.training.samples import normalised
 
 if TYPE_CHECKING:
@@ -101,12 +102,9 @@ class Teacher(nn.Module):
         with self.autocast():
             logits = self.network(x)
         planes = summed(logits.float(), self.own_groups)
-        rows, columns = (
-            _weights(seen_at(extent, wanted, self.centred), extent, own, self.network.centred)
-            for extent, wanted, own in zip(images.shape[1:3], size, planes.shape[2:], strict=True)
-        )
-        at_student: Tensor = rows.to(planes) @ planes @ columns.to(planes).T
-        return at_student
+        extents = images.shape[1:3]
+        places = [seen_at(*both, self.centred) for both in zip(extents, size, strict=True)]
+        return interpolated(planes, places, extents, self.network.centred)
 
 
 def shared_groups(teacher: LabelSpace, student: LabelSpace) -> tuple[Groups, Groups]:
@@ -148,7 +146,6 @@ def distillation_loss(
     allowed: Tensor,
     temperature: float = 1.0,
     confidence: float = 0.0,
-    on_single_labels: bool = True,
     total: Total = only_here,
 ) -> Tensor:
     """Return the mean divergence of the student from the teacher, both softened.
@@ -170,7 +167,7 @@ def distillation_loss(
     - Where the label is a set of classes, both sides are restricted to the groups with classes of
       the set, and renormalised: the teacher says which of them, the label that it is one of them.
     - Where it is one class, they are not restricted: what else the teacher thinks likely is what
-      a student learns from it. Without `on_single_labels` these pixels do not count.
+      a student learns from it.
 
     0 when no pixel counts.
     """
@@ -183,8 +180,6 @@ def distillation_loss(
     sure = (top - taught.logsumexp(1)).exp() >= confidence
     compared = may_be | single.unsqueeze(1)
     counts = right & sure & (compared.sum(1) > 1)
-    if not on_single_labels:
-        counts &= ~single
     teacher_log, student_log = (
         (side.masked_fill(~compared, _LEFT_OUT) / temperature).log_softmax(1)
         for side in (own, summed(logits, groups))
@@ -207,30 +202,3 @@ def summed(logits: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
         ],
         1,
     )
-
-
-def seen_at(pixels: int, logits: int, centred: bool) -> Tensor:
-    """Return where among a row's `pixels` its `logits` lie, float64 `[logits]`."""
-    places = torch.arange(logits, dtype=torch.float64)
-    if centred:
-        return (places + 0.5) * pixels / logits - 0.5
-    return places * (pixels - 1) / max(logits - 1, 1)
-
-
-def at_logits(allowed: Tensor, size: Sequence[int], centred: bool) -> Tensor:
-    """Return the bit sets `[N, H, W]` of the pixels nearest to logits of `size`."""
-    rows, columns = (
-        seen_at(pixels, logits, centred).round().long().to(allowed.device)
-        for pixels, logits in zip(allowed.shape[1:], size, strict=True)
-    )
-    return allowed[:, rows[:, None], columns]
-
-
-def _weights(places: Tensor, pixels: int, logits: int, centred: bool) -> Tensor:
-    """Return the weights, `[P, logits]`, of linear interpolation at P places among the pixels."""
-    if centred:
-        places = (places + 0.5) * logits / pixels - 0.5
-    else:
-        places = places * (logits - 1) / (pixels - 1)
-    distance = places.clamp(0, logits - 1)[:, None] - torch.arange(logits)
-    return (1 - distance.abs()).clamp(min=0)

@@ -15,11 +15,10 @@ from lwseg_ros.errors import DataError, ModelError  # noqa: E402
 from lwseg_ros.inference.model_source import resolve_model  # noqa: E402
 from lwseg_ros.label_space import LabelClass, LabelSpace  # noqa: E402
 from lwseg_ros.networks import create_network  # noqa: E402
+from lwseg_ros.training.positions import at_logits, seen_at  # noqa: E402
 from lwseg_ros.training.teacher import (  # noqa: E402
     Teacher,
-    at_logits,
     distillation_loss,
-    seen_at,
     shared_groups,
 )
 
@@ -86,7 +85,7 @@ def test_of_equal_classes_it_is_the_softened_divergence():
     assert abs(float(distillation_loss(teacher, teacher, EACH, unlabelled, 3.0))) < 1e-6
 
 
-def loop(logits, taught, groups, allowed, temperature, confidence, on_single_labels):
+def loop(logits, taught, groups, allowed, temperature, confidence):
     """Return the loss, pixel by pixel, and how many pixels count."""
     losses = []
     for place in (allowed >= 0).nonzero().tolist():
@@ -97,7 +96,7 @@ def loop(logits, taught, groups, allowed, temperature, confidence, on_single_lab
         p, student = taught[n, :, y, x].softmax(0), logits[n, :, y, x].softmax(0)
         top = int(p.argmax())
         fits = [g for g, group in enumerate(groups) if labels & set(group)]
-        if top not in fits or p[top] < confidence or (single and not on_single_labels):
+        if top not in fits or p[top] < confidence:
             continue
         left = range(len(groups)) if single else fits
         if len(left) < 2:
@@ -109,17 +108,16 @@ def loop(logits, taught, groups, allowed, temperature, confidence, on_single_lab
     return (torch.stack(losses).mean() if losses else torch.zeros(())), len(losses)
 
 
-@pytest.mark.parametrize('on_single_labels', [True, False])
 @pytest.mark.parametrize('confidence', [0.0, 0.6])
 @pytest.mark.parametrize('rest', [0, 1])
-def test_it_is_the_loop_over_pixels_with_its_gradients(rest, confidence, on_single_labels):
+def test_it_is_the_loop_over_pixels_with_its_gradients(rest, confidence):
     torch.manual_seed(3)
     groups = ((0, 2), (1,), (4, 5))  # the teacher knows nothing of the student's class 3
     logits = (2 * torch.randn(2, 6, 12, 9, dtype=torch.float64)).requires_grad_()
     taught = (2 * torch.randn(2, 3 + rest, 12, 9, dtype=torch.float64)).requires_grad_()
     sets = torch.tensor([0, 0b000001, 0b000010, 0b001000, 0b000101, 0b010010, 0b111111, 0b100111])
     allowed = sets[torch.randint(len(sets), (2, 12, 9))]
-    arguments = (taught, groups, allowed, 2.0, confidence, on_single_labels)
+    arguments = (taught, groups, allowed, 2.0, confidence)
     expected, count = loop(logits, *arguments)
     assert 20 < count < allowed.numel()
     loss = distillation_loss(logits, *arguments)
