@@ -33,14 +33,25 @@ _GRAIN = 90.0
 
 
 class Canvas:
-    """The image and its labels while they are drawn."""
+    """The image and its labels while they are drawn, and with `measures` its depth.
+
+    `depth` is metres along the camera's axis, float32 `[H, W]`, NaN in the sky and on the skyline.
+    It takes as long again.
+    """
 
     def __init__(
-        self, camera: Camera, road: Road, fog: npt.NDArray[np.float64], haze: float
+        self,
+        camera: Camera,
+        road: Road,
+        fog: npt.NDArray[np.float64],
+        haze: float,
+        measures: bool = False,
     ) -> None:
+        self.measures = measures
         self.camera, self.road, self.fog, self.haze = camera, road, fog, haze
         self.image: Image = np.zeros((camera.height, camera.width, 3), np.uint8)
         self.labels: Image = np.zeros((camera.height, camera.width), np.uint8)
+        self.depth = np.full((camera.height, camera.width), np.nan, np.float32)
 
     def _haze(self, distance: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(1 - np.exp(-self.haze * np.maximum(distance, 0.0)))
@@ -95,23 +106,12 @@ class Canvas:
         lateral = (depth / camera.focal)[:, None] * (camera.center[0] - np.arange(camera.width))[
             None
         ]
-        beside = (lateral - np.interp(forward, road.x, road.lateral)[:, None]) * np.interp(
-            forward, road.x, road.cos
-        )[:, None]
-        # what lies wider than the texture repeats its outermost metres
-        beside = np.asarray(beside, np.float32)
-        margin = np.float32(HALF_WIDTH - 6)
-        wide = np.abs(beside)
-        excess = np.mod(np.maximum(wide - margin, 0), np.float32(11))
-        folded = np.minimum(wide, margin) + np.minimum(excess, 11 - excess)
-        column = (np.copysign(folded, beside) + np.float32(HALF_WIDTH)) / np.float32(
-            TEXEL
-        ) - np.float32(0.5)
-        row = (np.mod(place + forward, LENGTH) / TEXEL - 0.5).astype(np.float32)
-        rows = np.repeat(row[:, None], camera.width, axis=1)
+        column, row = ground_texel(road, forward[:, None], lateral, place)
+        rows = np.repeat(row, camera.width, axis=1)
         self.labels[first:] = cv2.remap(
             labels, column, rows, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
         )
+        self.depth[first:] = depth[:, None]
         across = depth / camera.focal / TEXEL
         along = np.abs(np.gradient(forward)) / TEXEL if len(forward) > 1 else across
         level = np.log2(np.maximum(across**0.6 * np.minimum(along, 200) ** 0.4, 1e-3))
@@ -200,7 +200,8 @@ class Canvas:
         picture = _level(item.pictures, height)
         sx, sy = width / picture.shape[1], height / picture.shape[0]
         matrix = np.array([[sx, 0, left + sx / 2 - 0.5], [0, sy, top + sy / 2 - 0.5], [0, 0, 1]])
-        self._paste(picture, matrix, (left, top, left + width, v), item.label, 1.0, x)
+        surface = np.array([0, 0, depth])
+        self._paste(picture, matrix, (left, top, left + width, v), item.label, 1.0, x, surface)
 
     def _panel(self, item: Panel, x: float) -> None:
         x0, x1, d0, d1 = x, x + item.s1 - item.s0, item.d0, item.d1
@@ -213,7 +214,8 @@ class Canvas:
         ends = self.road.place(
             [x0, x1, x1, x0], [d0, d1, d1, d0], [item.z1, item.z1, item.z0, item.z0]
         )
-        corners = self.camera.project(ends)
+        optical = self.camera.optical(ends)
+        corners = self.camera.image_of(optical)
         if corners[:, 2].min() < 0.2:
             return
         u, v = corners[:, 0], corners[:, 1]
@@ -233,7 +235,10 @@ class Canvas:
         a, b = begin * width - 0.5, end * width - 0.5
         source = np.array([[a, -0.5], [b, -0.5], [b, height - 0.5], [a, height - 0.5]], np.float32)
         matrix = cv2.getPerspectiveTransform(source, corners[:, :2].astype(np.float32))
-        self._paste(picture, np.asarray(matrix), box, item.label, item.gain, (x0 + x1) / 2)
+        surface = nearest_of_plane(optical)
+        self._paste(
+            picture, np.asarray(matrix), box, item.label, item.gain, (x0 + x1) / 2, surface
+        )
 
     def _paste(
         self,
@@ -243,10 +248,12 @@ class Canvas:
         label: int,
         gain: float,
         x: float,
+        surface: npt.NDArray[np.float64],
     ) -> None:
         """Warp a premultiplied picture by a homography and lay it over the image.
 
-        The labels take the pixels that are more than half opaque.
+        Labels and depth take the pixels that are more than half opaque; `surface` is the point of
+        the picture's plane that is nearest to the camera (see `nearest_of_plane`).
         """
         left, top = max(0, int(box[0]) - 1), max(0, int(box[1]) - 1)
         right = min(self.camera.width, int(box[2]) + 2)
@@ -273,7 +280,22 @@ class Canvas:
             np.ascontiguousarray(warped[..., :3]),
             target,
         )
-        self.labels[top:bottom, left:right][alpha > 127] = label
+        opaque = alpha > 127
+        self.labels[top:bottom, left:right][opaque] = label
+        if self.measures:
+            self._set_depth(opaque, top, left, surface)
+
+    def _set_depth(
+        self, where: npt.NDArray[np.bool_], top: int, left: int, surface: npt.NDArray[np.float64]
+    ) -> None:
+        """Set the depth of some pixels of a part of the image to that of a plane."""
+        rows, columns = np.nonzero(where)
+        ahead = (surface @ surface) / (
+            surface[0] * (columns + left - self.camera.center[0]) / self.camera.focal
+            + surface[1] * (rows + top - self.camera.center[1]) / self.camera.focal
+            + surface[2]
+        )
+        self.depth[rows + top, columns + left] = ahead
 
     def _solid(self, item: Solid, x: float) -> None:
         if not x > -12:
@@ -318,6 +340,21 @@ class Canvas:
             color = np.asarray(item.polygons[i].color) * (1 - haze) + self.fog * haze
             cv2.fillPoly(image, [fixed], color.tolist(), cv2.LINE_AA, 4)
             cv2.fillPoly(labels, [fixed], item.label, cv2.LINE_8, 4)
+            if self.measures:
+                self._polygon_depth(fixed, limit, nearest_of_plane(optical[span]))
+
+    def _polygon_depth(
+        self, outline: npt.NDArray[np.int32], limit: int, surface: npt.NDArray[np.float64]
+    ) -> None:
+        """Set the depth of what `fillPoly` fills of an outline in sixteenths of a pixel."""
+        left, top = np.maximum(outline.min(axis=0) // 16 - 1, 0)
+        right, bottom = np.minimum(outline.max(axis=0) // 16 + 2, [self.camera.width, limit])
+        if right <= left or bottom <= top:
+            return
+        filled = np.zeros((bottom - top, right - left), np.uint8)
+        moved = outline - np.array([left, top], np.int32) * 16
+        cv2.fillPoly(filled, [moved], 1, cv2.LINE_8, 4)
+        self._set_depth(filled > 0, int(top), int(left), surface)
 
     def _clipped(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Cut a polygon in the optical frame to a little more than the view, and project it.
@@ -376,6 +413,40 @@ class Canvas:
             cover[top:, :, None], np.clip(color * sheen[top:], 0, 255), self.image[top:]
         )
         self.labels[cover] = UNLABELLED
+        self.depth[cover] = np.nan
+
+
+def ground_texel(
+    road: Road, forward: npt.NDArray[np.float64], lateral: npt.NDArray[np.float64], place: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the column and the row of the ground's texture at places of the vehicle frame.
+
+    What lies wider than the texture repeats its outermost metres.
+    """
+    beside = np.asarray(
+        (lateral - np.interp(forward, road.x, road.lateral))
+        * np.interp(forward, road.x, road.cos),
+        np.float32,
+    )
+    margin = np.float32(HALF_WIDTH - 6)
+    wide = np.abs(beside)
+    excess = np.mod(np.maximum(wide - margin, 0), np.float32(11))
+    folded = np.minimum(wide, margin) + np.minimum(excess, 11 - excess)
+    column = (np.copysign(folded, beside) + np.float32(HALF_WIDTH)) / np.float32(
+        TEXEL
+    ) - np.float32(0.5)
+    row = (np.mod(place + forward, LENGTH) / TEXEL - 0.5).astype(np.float32)
+    return column, row
+
+
+def nearest_of_plane(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the point of the plane through points `[n, 3]` that is nearest to the origin.
+
+    It stands for the plane: of a point p on it, `p @ nearest == nearest @ nearest`.
+    """
+    middle = points.mean(axis=0)
+    normal = np.linalg.svd(points - middle)[2][-1]
+    return np.asarray(normal * (normal @ middle))
 
 
 def _level(pictures: list[Image], height: float) -> Image:

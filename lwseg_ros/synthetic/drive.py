@@ -13,6 +13,7 @@ from lwseg_ros.errors import DataError
 from lwseg_ros.synthetic.camera import Camera, Grade
 from lwseg_ros.synthetic.canvas import Canvas
 from lwseg_ros.synthetic.layout import KINDS, LENGTH
+from lwseg_ros.synthetic.lidar import Lidar, RayCaster, Scan
 from lwseg_ros.synthetic.painting import Image, pyramid, smooth_noise
 from lwseg_ros.synthetic.road import Road
 from lwseg_ros.synthetic.scene import MATERIAL_LABELS, Scene
@@ -116,7 +117,39 @@ class GeneratedDrive(Sequence[DriveFrame]):
 
     def frame(self, i: int) -> DriveFrame:
         """Render frame `i`."""
+        canvas, place = self._drawn(i)
+        camera, road = canvas.camera, canvas.road
         rng = np.random.default_rng((self.seed, i))
+        image = self._grade.apply(canvas.image, rng, place, self._shelter(place))
+        stamp = _FIRST_STAMP_NS + round(i * 1e9 / self.rate_hz)
+        return DriveFrame(i, stamp, image, canvas.labels, camera, road.row_forward, road.row_up)
+
+    def depth(self, i: int) -> npt.NDArray[np.float32]:
+        """Return the exact depth of frame `i`, float32 `[H, W]`, metres along the camera's axis.
+
+        NaN in the sky, on the skyline and on the vehicle's own bonnet.
+        """
+        return self._drawn(i, measures=True)[0].depth
+
+    def _drawn(self, i: int, measures: bool = False) -> tuple[Canvas, float]:
+        """Draw frame `i`; return it with the place along the road."""
+        time_s, place, camera, road = self._instant(i)
+        canvas = Canvas(camera, road, self._fog, self.scene.layout.haze, measures)
+        canvas.sky(self.scene, road.heading)
+        canvas.ground(self._textures, self._materials, self._grain, place)
+        canvas.objects(self.scene, time_s, place)
+        if self._bonnet:
+            canvas.bonnet(self._bonnet, self._bonnet_color)
+        return canvas, place
+
+    def scan(self, i: int, lidar: Lidar) -> Scan:
+        """Return what a lidar on the vehicle measures in the instant of frame `i`."""
+        time_s, place, camera, road = self._instant(i)
+        caster = RayCaster(lidar, camera, road)
+        return caster.scan(self.scene, self._materials, time_s, place)
+
+    def _instant(self, i: int) -> tuple[float, float, Camera, Road]:
+        """Return the time of frame `i`, the place along the road, the camera and the road."""
         time_s = i / self.rate_hz
         place = self.scene.layout.speed * time_s
         bump = (
@@ -126,15 +159,7 @@ class GeneratedDrive(Sequence[DriveFrame]):
         )
         camera = replace(self.camera, pitch=self.camera.pitch + float(bump))
         road = Road(self.scene.layout, self._phases, place, self._sway, camera)
-        canvas = Canvas(camera, road, self._fog, self.scene.layout.haze)
-        canvas.sky(self.scene, road.heading)
-        canvas.ground(self._textures, self._materials, self._grain, place)
-        canvas.objects(self.scene, time_s, place)
-        if self._bonnet:
-            canvas.bonnet(self._bonnet, self._bonnet_color)
-        image = self._grade.apply(canvas.image, rng, place, self._shelter(place))
-        stamp = _FIRST_STAMP_NS + round(i * 1e9 / self.rate_hz)
-        return DriveFrame(i, stamp, image, canvas.labels, camera, road.row_forward, road.row_up)
+        return time_s, place, camera, road
 
     def _shelter(self, place: float) -> float:
         """How much the exposure has to rise because the road ahead lies under a bridge, 0 to 1."""
