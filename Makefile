@@ -24,8 +24,9 @@ else
 PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
 CONSTRAINTS := constraints.txt
 DEMO_EXTRAS := demo,bags,ros
+INTERFACES := ,interfaces
 endif
-TEST_EXTRAS := $(DEMO_EXTRAS),ray,onnxruntime,train,test,dev,docs
+TEST_EXTRAS := $(DEMO_EXTRAS)$(INTERFACES),ray,onnxruntime,train,test,dev,docs
 
 PYTEST = $(BIN)/python -m pytest
 IN_WORKERS = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -92,11 +93,14 @@ clean:
 
 $(VENV)/demo.installed: EXTRAS = $(DEMO_EXTRAS)
 $(VENV)/test.installed: EXTRAS = $(TEST_EXTRAS)
+$(VENV)/test.installed: AFTERWARDS = $(if $(INTERFACES),$(BIN)/python test/interfaces/build_interfaces.py)
 $(VENV)/docs.installed: EXTRAS = docs
+$(VENV)/%.installed: AFTERWARDS = true
 $(VENV)/%.installed: $(VENV)/identity setup.py constraints.txt constraints-ros.txt Makefile
 	@echo 'Installing lwseg_ros[$(EXTRAS)] into $(VENV): some minutes, once'
 	@mv $< $(VENV)/installing
 	@$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@$(AFTERWARDS)
 	@mv $(VENV)/installing $< && touch $@
 
 # Left as it is, time stamp included, while it fits and works; it is away during an installation, so that

