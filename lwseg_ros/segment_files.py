@@ -34,6 +34,7 @@ VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.web
 SUMMARY = 'segment.json'
 
 _DEFAULT_RATE = 30.0
+_MOST_METRES = 65.535
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class FileOptions:
     alpha: float = 0.5
     confidence: bool = False
     drivable: bool = False
+    depth: bool = False
     frames: bool = False
     topic: str | None = None
 
@@ -62,10 +64,11 @@ def segment_files(
 ) -> dict[str, Any]:
     """Segment every input into `out` and return the summary, which is also `out/segment.json`.
 
-    An image NAME gives NAME.png (class ids) and NAME_overlay.jpg, on request NAME_confidence.png
-    and NAME_drivable.png; a folder the same for each of its images, in the same sub-folders. A
-    video or bag gives NAME_overlay.mp4, on request a folder NAME of such files per frame. A file
-    appears complete or not at all, also after Ctrl-C.
+    An image NAME gives NAME.png (class ids) and NAME_overlay.jpg, on request NAME_confidence.png,
+    NAME_drivable.png and NAME_depth.png (16 bits, millimetres, 0 where there is none); a folder
+    the same for each of its images, in the same sub-folders. A video or bag gives
+    NAME_overlay.mp4, on request a folder NAME of such files per frame. A file appears complete or
+    not at all, also after Ctrl-C.
 
     DataError if an input is missing or of no known kind, before anything is written; and at the
     end, after all others are done, if some could not be read.
@@ -191,6 +194,7 @@ def _outputs(stem: Path, options: FileOptions) -> dict[str, Path]:
         'overlay': ('_overlay.jpg', options.overlay),
         'confidence': ('_confidence.png', options.confidence),
         'drivable': ('_drivable.png', options.drivable),
+        'depth': ('_depth.png', options.depth),
     }
     return {
         what: stem.with_name(stem.name + ending) for what, (ending, use) in wanted.items() if use
@@ -330,6 +334,8 @@ def _write(
     for what, path in outputs.items():
         if what == 'overlay':
             picture = _bgr(_painted(result, image, segmenter, options))
+        elif what == 'depth':
+            picture = _millimetres(result)
         else:
             picture = getattr(result, what)
         encoded, data = cv2.imencode(path.suffix, picture)
@@ -337,6 +343,13 @@ def _write(
             raise LwsegError(f'{path} cannot be encoded')
         write_atomically(path, data.tobytes())
     return list(outputs.values())
+
+
+def _millimetres(result: Segmentation) -> NDArray[np.uint16]:
+    """Return the depth as depth cameras store it: 0 is none, as is what 16 bits cannot hold."""
+    assert result.depth is not None
+    known = (result.depth > 0) & (result.depth < _MOST_METRES)
+    return np.where(known, np.round(1000 * result.depth), 0).astype(np.uint16)
 
 
 def _painted(

@@ -84,6 +84,25 @@ def exported_network(made_once: Callable[[str, Make], Path]) -> Callable[[str], 
 
 
 @pytest.fixture(scope='session')
+def joint_model(made_once: Callable[[str, Make], Path]) -> Path:
+    """Return the ONNX model of an untrained joint network, whose depths are around five metres.
+
+    Beside it are its weights as .safetensors.
+    """
+    pytest.importorskip('torch', reason='networks are exported with PyTorch')
+
+    def make(path: Path) -> None:
+        from lwseg_ros.inference.graph import export_onnx, save_safetensors
+
+        network, info = network_for_tests('lw_refinenet_mobilenet_v2_joint_normals')
+        network.get_submodule('depth').bias.data.fill_(5.0)
+        save_safetensors(network, info, path.with_suffix('.safetensors'))
+        export_onnx(network, info, path)
+
+    return made_once('joint.onnx', make)
+
+
+@pytest.fixture(scope='session')
 def overflowing_model(made_once: Callable[[str, Make], Path], tiny_model: Path) -> Path:
     """Return a tiny model that says road, and overflows where red is not 128."""
     info = replace(tiny_info(), mean=(128 / 255,) * 3)

@@ -104,18 +104,18 @@ def test_unreadable_image_leaves_nothing_behind(tiny_model, tmp_path):
     assert not [p for p in out.rglob('*') if p.is_file() and p.suffix != '.json']
 
 
-def authors_checkpoint(folder):
+def authors_checkpoint(folder, name='lw_refinenet_mobilenet_v2'):
     """Write a checkpoint as the authors' release has them; return what makes a model of it."""
     torch = pytest.importorskip('torch')
     from lwseg_ros.networks import create_network
 
     torch.manual_seed(0)
-    network = create_network('lw_refinenet_mobilenet_v2', 7).eval()
+    network = create_network(name, 7).eval()
     checkpoint, out = folder / 'mbv2.pth', folder / 'parts.onnx'
     torch.save(
         {'segmenter': {f'module.{k}': v for k, v in network.state_dict().items()}}, checkpoint
     )
-    return out, ('export', checkpoint, '--out', out, '--network', 'lw_refinenet_mobilenet_v2')
+    return out, ('export', checkpoint, '--out', out, '--network', name)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path):
@@ -135,6 +135,18 @@ def test_the_authors_checkpoint_becomes_a_model(tmp_path):
     with Segmenter.load(out) as segmenter:
         assert segmenter.label_space.name == 'person_part'
         assert segmenter.input_size == (64, 96)
+
+
+@pytest.mark.slow
+def test_the_authors_joint_checkpoint_becomes_a_model_with_depth(tmp_path):
+    from lwseg_ros import Segmenter
+
+    out, export = authors_checkpoint(tmp_path, 'lw_refinenet_mobilenet_v2_joint')
+    done = lwseg(*export, '--label-space', 'person_part', '--input-size', '96x64')
+    assert done.returncode == 0, done.stderr
+    with Segmenter.load(out, depth=True) as segmenter:
+        assert segmenter.info.measures == ('depth',)
+        assert segmenter(np.zeros((64, 96, 3), np.uint8)).depth.shape == (64, 96)
 
 
 def test_wrong_recipe_is_one_sentence(tmp_path):

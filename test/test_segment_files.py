@@ -264,3 +264,18 @@ def test_a_name_that_is_no_text_does_not_lose_the_summary(
     segment_files(segmenter, [image], tmp_path / 'out')
     summary = json.loads((tmp_path / 'out' / 'segment.json').read_text(encoding='utf-8'))
     assert summary['inputs'][0]['input'] == str(image)
+
+
+def test_depth_is_written_as_depth_cameras_store_it(
+    joint_model: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out'
+    with Segmenter.load(joint_model, input_size=(64, 96), depth=True) as segmenter:
+        segment_files(segmenter, [folder / 'a.png'], out, FileOptions(depth=True))
+        depth = segmenter(picture(0)[..., ::-1].copy()).depth
+    assert depth is not None
+    stored = cv2.imread(str(out / 'a_depth.png'), cv2.IMREAD_UNCHANGED)
+    assert stored.dtype == np.uint16
+    assert stored.shape == (90, 120)
+    np.testing.assert_array_equal(stored, np.round(1000 * depth.clip(0)))
+    assert stored.min() > 1000

@@ -53,6 +53,10 @@ def segment(
     drivable: Annotated[
         bool, typer.Option('--drivable', help='Write NAME_drivable.png too.')
     ] = False,
+    depth: Annotated[
+        bool,
+        typer.Option('--depth', help='Write NAME_depth.png too, in mm, of models that have it.'),
+    ] = False,
     frames: Annotated[
         bool, typer.Option('--frames', help='Write the labels of each frame of videos and bags.')
     ] = False,
@@ -65,7 +69,12 @@ def segment(
     from lwseg_ros.segment_files import FileOptions, segment_files
 
     options = FileOptions(
-        alpha=alpha, confidence=confidence, drivable=drivable, frames=frames, topic=topic
+        alpha=alpha,
+        confidence=confidence,
+        drivable=drivable,
+        depth=depth,
+        frames=frames,
+        topic=topic,
     )
     with Segmenter.load(
         model,
@@ -73,6 +82,7 @@ def segment(
         precision=precision,
         input_size=None if input_size == 'model' else input_size,
         description=description,
+        depth=depth,
     ) as segmenter:
         segment_files(segmenter, inputs, out, options, Console())
 
@@ -109,7 +119,9 @@ def benchmark(
     ),
     mode: Annotated[
         list[str] | None,
-        typer.Option(help='engine, startup, end-to-end or growth; may be repeated; engine.'),
+        typer.Option(
+            help='engine, startup, end-to-end, growth or points; may be repeated; engine.'
+        ),
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(help='A backend; may be repeated; auto.')

@@ -1,6 +1,6 @@
 """The graph of every model: uint8 pixels in, uint8 labels, confidence and drivable score out.
 
-Networks of the catalog give an embedding of the image besides.
+Networks of the catalog give an embedding of the image besides, and joint ones what they measure.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import os
 import warnings
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class ImageToLabels(nn.Module):
     `network` turns float `[N, 3, H, W]` into logits `[N, C, ceil(H/4), ceil(W/4)]`; `mean` and
     `std` are of RGB scaled to 0..1. Labels come at `ceil(size / label_stride)`: 1 up-samples the
     logits to the input's size first, 4 takes them at the network's own stride; None is 1, or 2
-    with many classes. With `embedding`, that of a `SegmentationNetwork` is an output too.
+    with many classes. `further` names more outputs of a `SegmentationNetwork`, of `given_outputs`.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class ImageToLabels(nn.Module):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         label_stride: int | None = None,
-        embedding: bool = False,
+        further: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.network: Any = network
-        self.embedding = MeanOverPositions() if embedding else None
+        self.further = tuple(further)
+        self.embedding = MeanOverPositions() if EMBEDDING in further else None
         self.centred: bool = getattr(network, 'centred', False)
         self.label_stride = label_stride
         self.mean: Tensor
@@ -89,19 +91,19 @@ class ImageToLabels(nn.Module):
         best drivable and the best other logit, >= 128 exactly where the label is drivable.
         Where a logit is not finite, confidence and drivable are 0; elsewhere confidence is not.
         The embedding, float32 `[N, C]`, is the mean over all positions of the encoder's last map:
-        what the image as a whole is like, to compare images by.
+        what the image as a whole is like, to compare images by. Depth is float32 `[N, H, W]` in
+        metres, normals are float32 `[N, H, W, 3]` of length 1, both enlarged bilinearly.
 
         Probability and margin are taken at the network's stride and up-sampled as one plane each
         instead of C (our choice: the same edges at a fraction of the cost).
         """
         pixels = image.to(torch.float32).permute(0, 3, 1, 2)
         pixels = (pixels - self.mean) * self.scale
-        further: tuple[Tensor, ...] = ()
-        if self.embedding is None:
-            logits = self.network(pixels)
+        further: list[Tensor] = []
+        if self.further:
+            logits, further = self._predict_all(pixels)
         else:
-            maps = self.network.encode(pixels)
-            logits, further = self.network.logits(maps), (self.embedding(maps[-1]),)
+            logits = self.network(pixels)
         logits = logits.to(torch.float32)
         finite = logits.sum(1, keepdim=True).abs() < _LARGEST_LOGIT_SUM
         logits = torch.where(finite, logits, 0.0)
@@ -134,11 +136,38 @@ class ImageToLabels(nn.Module):
         labels, confidence, drivable = (x.view(number, height, width) for x in answers)
         return (*(x.to(torch.uint8) for x in (labels, confidence, drivable)), *further)
 
+    def _predict_all(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits and the further outputs, in the order of their names."""
+        maps = self.network.encode(pixels)
+        size = list(pixels.shape[2:])
+        if self.further == (EMBEDDING,):
+            logits, measured = self.network.logits(maps), {}
+        else:
+            logits, measured = self.network.predict_all(maps)
+        found = []
+        for name in self.further:
+            if name == EMBEDDING:
+                assert self.embedding is not None
+                found.append(self.embedding(maps[-1]))
+                continue
+            whole = _upsample(measured[name].to(torch.float32), size, self.centred)
+            if name == 'normals':
+                whole = functional.normalize(whole, dim=1).permute(0, 2, 3, 1)
+            found.append(whole if name == 'normals' else whole[:, 0])
+        return logits, found
+
 
 def _upsample(planes: Tensor, size: list[int], centred: bool) -> Tensor:
     # Unless centred, the first logit is the first pixel's, and so on in steps of the stride:
     # corners stay corners.
     return functional.interpolate(planes, size=size, mode='bilinear', align_corners=not centred)
+
+
+def given_outputs(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the outputs that a network has beside `OUTPUT_NAMES`."""
+    if not isinstance(network, SegmentationNetwork):
+        return ()
+    return (EMBEDDING, *network.measures)
 
 
 def load_network(path: Path, info: ModelInfo) -> nn.Module:
@@ -241,7 +270,12 @@ def save_safetensors(network: nn.Module, info: ModelInfo, path: str | os.PathLik
             and torch.equal(half.to(torch.float32), tensor)
         )
         tensors[name] = (half if exact else tensor).contiguous()
-    write_model(path, save(tensors, model_metadata(info)))
+    write_model(path, save(tensors, model_metadata(_measuring(network, info))))
+
+
+def _measuring(network: nn.Module, info: ModelInfo) -> ModelInfo:
+    """Return what is said of a model, with what its network measures."""
+    return replace(info, measures=tuple(getattr(network, 'measures', ())))
 
 
 def export_onnx(
@@ -256,11 +290,11 @@ def export_onnx(
     The file appears complete or not at all.
     """
     classes = info.label_space.num_classes
-    embeds = isinstance(network, SegmentationNetwork)
+    further = given_outputs(network)
     if isinstance(network, SegmentationNetwork):
         network = copy.deepcopy(network)
         network.simplify()
-    graph = ImageToLabels(network, info.mean, info.std, label_stride, embeds).eval()
+    graph = ImageToLabels(network, info.mean, info.std, label_stride, further).eval()
     example = (torch.zeros(2, 96, 128, 3, dtype=torch.uint8), torch.zeros(classes))
     try:
         with torch.no_grad(), quiet_exporter():
@@ -276,7 +310,10 @@ def export_onnx(
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=INPUT_NAMES,
-                output_names=(*OUTPUT_NAMES, _EMBEDDING) if embeds else OUTPUT_NAMES,
+                output_names=[
+                    *OUTPUT_NAMES,
+                    *(_EMBEDDING if name == EMBEDDING else name for name in further),
+                ],
                 dynamic_shapes=({0: 'batch', 1: 'height', 2: 'width'}, None),
                 verbose=False,
             )
@@ -293,7 +330,7 @@ def export_onnx(
     _halve_weights(model.graph)
     _cast_first(model.graph)
     _strip(model)
-    for key, value in model_metadata(info).items():
+    for key, value in model_metadata(_measuring(network, info)).items():
         model.metadata_props.add(key=key, value=value)
     write_model(path, model.SerializeToString())
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from lwseg_ros.inference.model_file import EMBEDDING, IN_FLOAT32
+from lwseg_ros.inference.model_file import IN_FLOAT32
 
 LARGEST_HALF = 65504.0
 """The largest finite number of float16."""
@@ -38,14 +39,15 @@ def fix_shape(model: onnx.ModelProto, shape: tuple[int, int, int, int]) -> None:
         output.type.tensor_type.ClearField('shape')
 
 
-def without_embedding(content: bytes) -> bytes:
-    """Return a model without the output that few ask for, and without what only that needs."""
+def with_outputs(content: bytes, names: Sequence[str]) -> bytes:
+    """Return a model with these outputs alone, and without what only others need."""
     model = onnx.load_model_from_string(content)
     graph = model.graph
-    unwanted = [value for value in graph.output if value.name == EMBEDDING]
+    unwanted = [value for value in graph.output if value.name not in names]
     if not unwanted:
         return content
-    graph.output.remove(unwanted[0])
+    for value in unwanted:
+        graph.output.remove(value)
     used = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if used.isdisjoint(node.output):

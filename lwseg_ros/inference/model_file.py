@@ -26,7 +26,8 @@ DIGEST_KEY = 'lwseg_sha256'
 ZERO_POINT = 'activation_zero_point'
 """The name that the zero point of all activations of an int8 model has in its graph."""
 EMBEDDING = 'embedding'
-"""The name of the graph's output that a backend leaves out unless it is asked for."""
+FURTHER_OUTPUTS = (EMBEDDING, 'depth', 'normals')
+"""The names of the graph's outputs that a backend leaves out unless it is asked for them."""
 IN_FLOAT32 = 'float32.'
 """How the names of a graph's nodes begin that compute in float32 in every precision."""
 _MAX_METADATA_BYTES = 10_000_000  # our choice: some thousand times what a model says

@@ -31,7 +31,8 @@ class ModelInfo:
     `network` is the catalog's name; `input_size` the default network size (height, width);
     `mean` and `std` are of RGB pixels scaled to 0..1; `precision` is fp32, or int8 after
     `lwseg quantize`; `provenance` is free text by key (data, recipe, commit, seed, licence);
-    `accuracy` holds figures of `lwseg evaluate`.
+    `accuracy` holds figures of `lwseg evaluate`; `measures` names what it gives beside the
+    classes, `depth` or `normals`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelInfo:
     precision: str = 'fp32'
     provenance: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, text: str, where: str = 'the model') -> ModelInfo:
@@ -65,6 +67,7 @@ class ModelInfo:
                 precision=str(content.get('precision', 'fp32')),
                 provenance=dict(content.get('provenance') or {}),
                 accuracy=dict(content.get('accuracy') or {}),
+                measures=tuple(str(name) for name in content.get('measures') or ()),
             )
             info.to_json().encode()  # a lone surrogate fits into no message
         except (*NOT_AS_WANTED, DataError) as error:
@@ -98,6 +101,7 @@ class ModelInfo:
             'precision': self.precision,
             'provenance': dict(self.provenance),
             'accuracy': dict(self.accuracy),
+            **({'measures': list(self.measures)} if self.measures else {}),
         }
 
     def to_json(self) -> str:

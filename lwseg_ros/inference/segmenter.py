@@ -19,6 +19,7 @@ from lwseg_ros.errors import FrameError, InferenceError, LwsegError, ModelError
 from lwseg_ros.inference.backends import open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
 from lwseg_ros.inference.int8_form import choose_form
+from lwseg_ros.inference.model_file import EMBEDDING, FURTHER_OUTPUTS
 from lwseg_ros.inference.model_info import EXTERNAL, ModelInfo
 from lwseg_ros.inference.model_source import ModelSource, find_model
 from lwseg_ros.label_space import LabelSpace
@@ -39,13 +40,16 @@ class Segmentation:
     `labels` are class ids; `confidence` is 255 times the top probability; `drivable_score` is
     255 times the probability that a drivable class beats all others, >= 128 where it does.
     `embedding`, if the segmenter was loaded with it, is float32 `[C]`: the mean of the encoder's
-    last map, by which images can be compared.
+    last map, by which images can be compared. So are `depth`, float32 `[H, W]` in metres, and
+    `normals`, float32 `[H, W, 3]` in the camera's optical frame, of models of joint networks.
     """
 
     labels: Image
     confidence: Image
     drivable_score: Image
     embedding: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
+    normals: NDArray[np.float32] | None = None
 
     @cached_property
     def drivable(self) -> Image:
@@ -97,6 +101,8 @@ class Segmenter:
         engine_cache_dir: str = '',
         force_rebuild: bool = False,
         embedding: bool = False,
+        depth: bool = False,
+        normals: bool = False,
     ) -> Segmenter:
         """Load a shipped model by name (`'road'`) or a model file by path.
 
@@ -115,7 +121,8 @@ class Segmenter:
         threads as it then has `streams` (more than one with OpenVINO only).
         `engine_cache_dir`: where TensorRT engines are kept, empty: the user's cache;
         `force_rebuild` builds them anew.
-        `embedding`: give each answer its image's embedding, too.
+        `embedding`, `depth`, `normals`: give each answer these, too, if the model has them
+        (`info.measures`).
 
         ModelError if the model, its metadata or the backend cannot be used.
         """
@@ -144,7 +151,11 @@ class Segmenter:
             throughput and not follows_source,
             engine_cache_dir,
             force_rebuild,
-            embedding,
+            tuple(
+                name
+                for name, wanted in zip(FURTHER_OUTPUTS, (embedding, depth, normals), strict=True)
+                if wanted
+            ),
         )
         classes = space.drivable_vector(drivable_classes)
         if form.why:
@@ -193,14 +204,14 @@ class Segmenter:
                 followed = aligned_size(followed, self.info.input_size)
             if followed != self.input_size:
                 self._open(replace(self._options, input_size=followed))
-        *planes, embeddings = self._run(self._fit(images))
-        answers = [
-            enlarged(answer, self._output_size(image, output_size))
-            for image, *answer in zip(images, *planes, strict=True)
-        ]
-        if embeddings is None:
-            return answers
-        return [replace(a, embedding=e) for a, e in zip(answers, embeddings, strict=True)]
+        *planes, further = self._run(self._fit(images))
+        sizes = [self._output_size(image, output_size) for image in images]
+        answers = [enlarged(answer, size) for size, *answer in zip(sizes, *planes, strict=True)]
+        for name, values in further.items():
+            for place, (value, size) in enumerate(zip(values, sizes, strict=True)):
+                fitted: Any = value if name == EMBEDDING else nearest(value, size)
+                answers[place] = replace(answers[place], **{name: fitted})
+        return answers
 
     def _output_size(self, image: Image, wanted: Size | str | None) -> Size:
         if wanted is None or wanted == 'source':
@@ -371,6 +382,14 @@ def _checked(image: Any) -> Image:
             'convert it first'
         )
     return image
+
+
+def nearest(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Return float32 `[h, w]` or `[h, w, C]` at another size: none is between two things."""
+    if values.shape[:2] == size:
+        return values
+    resized = cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, np.float32)
 
 
 def _linear(plane: Image, size: Size) -> Image:

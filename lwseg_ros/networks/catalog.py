@@ -81,7 +81,7 @@ _NETWORKS: dict[str, Callable[[int], SegmentationNetwork]] = {
     'lw_refinenet_mobilenet_v2_nano': NanoLightWeightRefineNet,
     'lw_refinenet_mobilenet_v2_joint': JointLightWeightRefineNet,
     'lw_refinenet_mobilenet_v2_joint_normals': partial(
-        JointLightWeightRefineNet, tasks=('depth', 'normal')
+        JointLightWeightRefineNet, measures=('depth', 'normals')
     ),
     'lw_refinenet_efficientvit_b0': partial(_on_efficientvit, width=96),
     **{

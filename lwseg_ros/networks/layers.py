@@ -18,6 +18,8 @@ class SegmentationNetwork(nn.Module):
 
     decoded_channels: int
     """Channels of what `decode` returns."""
+    measures: Sequence[str] = ()
+    """What it predicts besides the classes: `depth`, `normals`."""
     centred = False
     """Whether a logit stands for the middle of its cell of 4x4 pixels; else for the cell's first.
 
@@ -43,6 +45,13 @@ class SegmentationNetwork(nn.Module):
     def logits(self, maps: Sequence[Tensor]) -> Tensor:
         """Return logits `[N, classes, ceil(H/4), ceil(W/4)]` of the encoder's maps."""
         return self.classify(self.decode(maps))
+
+    def predict_all(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits of the encoder's maps, and by name what the network `measures`.
+
+        `depth` is metres, `[N, 1, h, w]`, `normals` `[N, 3, h, w]`; of the size of the logits.
+        """
+        return self.logits(maps), {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `[N, classes, ceil(H/4), ceil(W/4)]` of an image."""

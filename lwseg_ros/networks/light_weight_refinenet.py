@@ -289,28 +289,29 @@ class LightWeightRefineNet(SegmentationNetwork):
         self.classifier = merge_last_pooling(finest, self.classifier)
 
 
-JOINT_OUTPUTS = {'depth': 1, 'normal': 3}
-"""Output channels of the joint variant's tasks beside segmentation."""
+JOINT_OUTPUTS = {'depth': ('depth', 1), 'normals': ('normal', 3)}
+"""What the joint variant measures besides: the authors' name of the task, and its channels."""
 
 
 class JointLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
     """Segmentation with depth and surface normals (Nekrasov et al., ICRA 2019, arXiv 1809.04766).
 
-    `tasks` names the outputs beside `segm`: any of `depth` (1 channel) and `normal` (3 channels).
-    `forward` returns the segmentation logits, `predict_all` every task's output by name.
+    `measures` names the outputs beside the classes: any of `depth` (1 channel, metres) and
+    `normals` (3 channels). `forward` returns the segmentation logits, `predict_all` everything.
     """
 
     align_corners = False
     last_pooling_groups = LightWeightRefineNetMobileNetV2.decoded_channels
 
-    def __init__(self, num_classes: int, tasks: Sequence[str] = ('depth',)) -> None:
+    def __init__(self, num_classes: int, measures: Sequence[str] = ('depth',)) -> None:
         super().__init__(num_classes, expand_first=True)
-        self.tasks = ('segm', *tasks)
+        self.measures = tuple(measures)
         width = self.decoded_channels
-        for task in self.tasks:
+        tasks = [JOINT_OUTPUTS[name] for name in measures]
+        for task in ('segm', *(task for task, _ in tasks)):
             self.add_module(f'pre_{task}', conv1x1(width, width, groups=width))
-        for task in tasks:
-            self.add_module(task, nn.Conv2d(width, JOINT_OUTPUTS[task], 3, padding=1))
+        for task, channels in tasks:
+            self.add_module(task, nn.Conv2d(width, channels, 3, padding=1))
 
     def simplify(self) -> None:
         """Nothing: each head has layers of its own between the pooling and its classifier."""
@@ -323,7 +324,8 @@ class JointLightWeightRefineNet(LightWeightRefineNetMobileNetV2):
     def classify(self, decoded: Tensor) -> Tensor:
         return self._head('segm', decoded)
 
-    def predict_all(self, x: Tensor) -> dict[str, Tensor]:
-        """Return `{task: [N, channels, ceil(H/4), ceil(W/4)]}` for all tasks."""
-        refined = self.decoded(x)
-        return {task: self._head(task, refined) for task in self.tasks}
+    def predict_all(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits, and what it measures by name, `[N, channels, ceil(H/4), ceil(W/4)]`."""
+        refined = self.decode(maps)
+        measured = {name: self._head(JOINT_OUTPUTS[name][0], refined) for name in self.measures}
+        return self.classify(refined), measured

@@ -21,6 +21,7 @@ from lwseg_ros.errors import InferenceError, ModelError
 from lwseg_ros.inference.backends import BACKENDS, open_backend
 from lwseg_ros.inference.backends.base import Backend, BackendOptions
 from lwseg_ros.inference.backends.cuda import has_gpu
+from lwseg_ros.inference.model_file import read_model_info
 from lwseg_ros.inference.model_source import ModelSource, find_model, list_models
 
 ONNX_BACKENDS = ['openvino', 'onnxruntime']
@@ -181,6 +182,54 @@ def test_model_without_an_embedding_says_so(backend: str, tiny_model: Path) -> N
     pytest.importorskip(backend)
     with pytest.raises(ModelError, match=r'has no embedding: export its checkpoint anew'):
         Segmenter.load(tiny_model, backend, embedding=True)
+
+
+@pytest.mark.parametrize('backend', [*ONNX_BACKENDS, 'torch'])
+def test_joint_models_give_depth_and_normals_when_asked_for(
+    backend: str, joint_model: Path
+) -> None:
+    torch = pytest.importorskip('torch')
+    pytest.importorskip(backend)
+    from lwseg_ros.inference.graph import load_network
+
+    weights = joint_model.with_suffix('.safetensors')
+    path = weights if backend == 'torch' else joint_model
+    info = read_model_info(path)
+    assert info.measures == ('depth', 'normals')
+    network = load_network(weights, info)
+    options = {'precision': 'fp32', 'input_size': (64, 96)}
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    bare = Segmenter.load(path, backend, **options)(image)
+    assert bare.depth is None
+    assert bare.normals is None
+    with Segmenter.load(path, backend, depth=True, normals=True, **options) as segmenter:
+        answer = segmenter(image)
+        larger = segmenter(image, (128, 192))
+    assert np.array_equal(bare.labels, answer.labels)
+    pixels = (image / 255 - info.mean) / info.std
+    with torch.inference_mode():
+        maps = network.encode(torch.tensor(pixels.transpose(2, 0, 1)[None]).float())
+        _, measured = network.predict_all(maps)
+        depth, normals = (
+            torch.nn.functional.interpolate(
+                measured[name], (64, 96), mode='bilinear', align_corners=True
+            )[0]
+            for name in ('depth', 'normals')
+        )
+    assert answer.depth.dtype == answer.normals.dtype == np.float32
+    np.testing.assert_allclose(answer.depth, depth[0], rtol=1e-3, atol=1e-3)
+    normals = (normals / normals.norm(dim=0)).permute(1, 2, 0)
+    np.testing.assert_allclose(answer.normals, normals, rtol=1e-3, atol=2e-3)
+    assert larger.depth.shape == (128, 192)
+    assert larger.normals.shape == (128, 192, 3)
+    assert set(np.unique(larger.depth)) == set(np.unique(answer.depth))  # of the nearest pixel
+
+
+@pytest.mark.parametrize('backend', ONNX_BACKENDS)
+def test_model_without_depth_says_so(backend: str, tiny_model: Path) -> None:
+    pytest.importorskip(backend)
+    with pytest.raises(ModelError, match=r'has no depth: take a model of a joint network'):
+        Segmenter.load(tiny_model, backend, depth=True)
 
 
 @pytest.fixture(scope='module', params=[np.nan, np.inf, -np.inf])

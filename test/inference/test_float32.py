@@ -22,6 +22,7 @@ from lwseg_ros.errors import ModelError  # noqa: E402
 from lwseg_ros.inference.backends.torch import _InHalf  # noqa: E402
 from lwseg_ros.inference.check_images import check_images  # noqa: E402
 from lwseg_ros.inference.graph import (  # noqa: E402
+    OUTPUT_NAMES,
     ImageToLabels,
     export_onnx,
     save_safetensors,
@@ -31,7 +32,7 @@ from lwseg_ros.inference.half_precision import (  # noqa: E402
     fix_shape,
     read_graph,
     to_half,
-    without_embedding,
+    with_outputs,
 )
 from lwseg_ros.inference.model_file import IN_FLOAT32  # noqa: E402
 from lwseg_ros.inference.model_info import ModelInfo  # noqa: E402
@@ -201,7 +202,7 @@ def test_tensorrt_takes_them_in_float32(model: Path) -> None:
     from lwseg_ros.inference.backends.cuda import Gpu
     from lwseg_ros.inference.backends.tensorrt_engine import EngineKey, build_engine
 
-    graph = without_embedding(model.read_bytes())
+    graph = with_outputs(model.read_bytes(), OUTPUT_NAMES)
     # TensorRT for RTX 1.7 fails on attention over maps of 3x4 cells, in fp32 too.
     key = EngineKey.of(trt, graph, Gpu('some GPU', (8, 6)), 'fp16', (1, 192, 256, 3))
     assert build_engine(trt, graph, key, 'attentive')

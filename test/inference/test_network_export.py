@@ -7,7 +7,7 @@ from models_for_tests import QUICK_NETWORKS, SLOW_NETWORKS
 torch = pytest.importorskip('torch')
 onnxruntime = pytest.importorskip('onnxruntime')
 
-from lwseg_ros.inference.graph import ImageToLabels  # noqa: E402
+from lwseg_ros.inference.graph import ImageToLabels, given_outputs  # noqa: E402
 from lwseg_ros.inference.model_file import read_model_info  # noqa: E402
 from lwseg_ros.networks import list_networks  # noqa: E402
 
@@ -27,7 +27,9 @@ def test_exported_graph_agrees_with_the_network(name, exported_network):
     info = read_model_info(path)
     classes = info.label_space.num_classes
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    graph = ImageToLabels(network, info.mean, info.std, embedding=True).eval()
+    further = given_outputs(network)
+    assert info.measures == further[1:]
+    graph = ImageToLabels(network, info.mean, info.std, further=further).eval()
     drivable = torch.zeros(classes)
     drivable[3] = 1
     for shape in ((1, 64, 96, 3), (2, 45, 75, 3)):
@@ -40,7 +42,9 @@ def test_exported_graph_agrees_with_the_network(name, exported_network):
         for ours, theirs in zip(given[1:3], wanted[1:3], strict=True):
             same = given[0] == wanted[0].numpy()
             assert np.abs(ours.astype(int) - theirs.numpy())[same].max() <= 1
-        np.testing.assert_allclose(given[3], wanted[3], rtol=1e-3, atol=1e-3)
+        assert len(given) == 3 + len(further)
+        for ours, theirs in zip(given[3:], wanted[3:], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize('name', EVERY)

@@ -135,14 +135,14 @@ class TestJoint(NetworkContract):
     def _trained(self, name):
         return not name.startswith(('depth.', 'pre_depth.'))
 
-    def test_all_tasks_at_a_quarter(self, network):
+    def test_all_that_it_measures_comes_at_a_quarter(self, network):
+        image = torch.zeros(1, 3, 64, 96)
         with torch.inference_mode():
-            outputs = network.predict_all(torch.zeros(1, 3, 64, 96))
-            logits = network(torch.zeros(1, 3, 64, 96))
-        shapes = {task: tuple(output.shape) for task, output in outputs.items()}
-        channels = {'segm': 5, 'depth': 1, 'normal': 3}
-        assert shapes == {task: (1, channels[task], 16, 24) for task in network.tasks}
-        torch.testing.assert_close(outputs['segm'], logits)
+            logits, measured = network.predict_all(network.encode(image))
+            torch.testing.assert_close(logits, network(image))
+        shapes = {name: tuple(output.shape) for name, output in measured.items()}
+        channels = {'depth': 1, 'normals': 3}
+        assert shapes == {name: (1, channels[name], 16, 24) for name in network.measures}
 
 
 class TestJointNormals(TestJoint):

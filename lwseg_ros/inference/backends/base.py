@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ class BackendOptions:
     choice; `threads` None leaves the number of CPU threads to the library; `batch` is the most
     images of one call, None leaves it to the backend. `throughput` asks for the most images a
     second instead of the soonest answer to each. `engine_cache_dir` keeps what is built for a
-    device (empty: the user's cache), and `force_rebuild` builds it anew. `embedding` asks for that
-    output, which is else cut off before the graph is compiled.
+    device (empty: the user's cache), and `force_rebuild` builds it anew. `further` asks for
+    some of `FURTHER_OUTPUTS`, which are else cut off before the graph is compiled.
     """
 
     input_size: tuple[int, int]
@@ -40,19 +40,31 @@ class BackendOptions:
     throughput: bool = False
     engine_cache_dir: str = ''
     force_rebuild: bool = False
-    embedding: bool = False
+    further: tuple[str, ...] = ()
 
 
 class Planes(NamedTuple):
     """The graph's outputs (see `graph.py`), owned by the caller: uint8 `[N, h, w]` each.
 
-    The embedding, where it was asked for, is float32 `[N, C]`.
+    What was asked for besides is in `further` by name: `embedding` float32 `[N, C]`, `depth`
+    float32 `[N, h, w]`, `normals` float32 `[N, h, w, 3]`.
     """
 
     labels: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     drivable: NDArray[np.uint8]
-    embedding: NDArray[np.float32] | None = None
+    further: Mapping[str, NDArray[np.float32]] = {}
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, NDArray[Any]]) -> Planes:
+        """Return those of the graph's outputs by name."""
+        named = dict(outputs)
+        labels, confidence, drivable = (named.pop(name) for name in PLANES)
+        return cls(labels, confidence, drivable, named)
+
+
+PLANES = Planes._fields[:3]
+"""The names of the outputs that a graph always has."""
 
 
 class Backend(ABC):
@@ -105,13 +117,16 @@ def output_names(
     source: ModelSource, options: BackendOptions, given: Iterable[str]
 ) -> tuple[str, ...]:
     """Return the names of the outputs that are wanted; ModelError if one is not `given`."""
-    if not options.embedding:
-        return Planes._fields[:3]
-    if EMBEDDING not in given:
-        raise ModelError(
-            f'{source.path.name} has no embedding: export its checkpoint anew by `lwseg export`'
-        )
-    return Planes._fields
+    given = set(given)
+    for name in options.further:
+        if name not in given:
+            remedy = (
+                'export its checkpoint anew by `lwseg export`'
+                if name == EMBEDDING
+                else 'take a model of a joint network'
+            )
+            raise ModelError(f'{source.path.name} has no {name}: {remedy}')
+    return (*PLANES, *options.further)
 
 
 def check_classes(source: ModelSource, outputs: int) -> None:

@@ -74,7 +74,8 @@ class OnnxRuntimeBackend(Backend):
     def run(self, images: NDArray[np.uint8], drivable_classes: NDArray[np.float32]) -> Planes:
         """Segment one batch."""
         inputs = {'image': images, 'drivable_classes': drivable_classes}
-        return Planes(*self._session.run(self._outputs, inputs))
+        found = self._session.run(self._outputs, inputs)
+        return Planes.of(dict(zip(self._outputs, found, strict=True)))
 
     @property
     def description(self) -> str:

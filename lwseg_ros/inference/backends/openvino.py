@@ -109,7 +109,7 @@ class OpenVinoBackend(Backend):
         request = self._idle.get()
         try:
             results = request.infer(inputs, share_inputs=True, share_outputs=True)
-            return Planes(*(np.array(results[name]) for name in self._outputs))
+            return Planes.of({name: np.array(results[name]) for name in self._outputs})
         finally:
             self._idle.put(request)
 

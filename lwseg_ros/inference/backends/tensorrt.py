@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lwseg_ros.errors import InferenceError, ModelError
 from lwseg_ros.inference.backends.base import (
     NOT_QUANTIZED,
+    PLANES,
     Backend,
     BackendOptions,
     Planes,
@@ -32,7 +33,7 @@ from lwseg_ros.inference.backends.tensorrt_engine import (
     read_model,
     version,
 )
-from lwseg_ros.inference.half_precision import is_quantized, read_graph, without_embedding
+from lwseg_ros.inference.half_precision import is_quantized, read_graph, with_outputs
 from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.self_check import label_agreement, refusal
 
@@ -139,7 +140,7 @@ class _StaticEngine:
         self._inputs['drivable_classes'].host[:] = drivable_classes
         self._launch()
         self._device.wait()
-        return Planes(**{name: out.host[:number].copy() for name, out in self._outputs.items()})
+        return Planes.of({name: out.host[:number].copy() for name, out in self._outputs.items()})
 
 
 class _Engines:
@@ -155,10 +156,9 @@ class _Engines:
         self._source = source
         self._options = options
         self._graph = read_model(source)
-        if options.embedding:
+        if options.further:
             output_names(source, options, (v.name for v in read_graph(self._graph).graph.output))
-        else:
-            self._graph = without_embedding(self._graph)
+        self._graph = with_outputs(self._graph, (*PLANES, *options.further))
         self._reference = b''
 
     def backend(self) -> TensorRtBackend:

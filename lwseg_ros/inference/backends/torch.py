@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lwseg_ros.errors import ModelError
-from lwseg_ros.inference.backends.base import Backend, BackendOptions, Planes
-from lwseg_ros.inference.graph import ImageToLabels, fold_norms, load_network
+from lwseg_ros.inference.backends.base import (
+    PLANES,
+    Backend,
+    BackendOptions,
+    Planes,
+    output_names,
+)
+from lwseg_ros.inference.graph import ImageToLabels, fold_norms, given_outputs, load_network
 from lwseg_ros.inference.model_source import ModelSource
 from lwseg_ros.inference.self_check import label_agreement, refusal
 from lwseg_ros.networks.layers import SegmentationNetwork
@@ -47,6 +53,7 @@ class TorchBackend(Backend):
         self._device = device
         kind = _OnGpu if device.type == 'cuda' else _Eager
         self._network: _OnGpu | _Eager | None = kind(graph.to(device), device, options.input_size)
+        self._outputs = (*PLANES, *options.further)
         self.resizes = device.type == 'cuda'
         self.batch = options.batch or (1 if device.type == 'cpu' else _GPU_BATCH)
 
@@ -82,7 +89,8 @@ class TorchBackend(Backend):
         """Segment one batch of images of any one size."""
         assert self._network is not None, 'the backend is closed'
         with torch.inference_mode():
-            return Planes(*self._network.run(images, drivable_classes))
+            outputs = self._network.run(images, drivable_classes)
+        return Planes.of(dict(zip(self._outputs, outputs, strict=True)))
 
     @property
     def description(self) -> str:
@@ -223,6 +231,10 @@ class _InHalf(nn.Module):
         logits: Tensor = self.network.logits(maps)
         return logits
 
+    def predict_all(self, maps: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        everything: tuple[Tensor, dict[str, Tensor]] = self.network.predict_all(maps)
+        return everything
+
 
 def resized(frames: Tensor, size: Size) -> Tensor:
     """Return frames uint8 `[N, H, W, 3]` at `size`, up to rounding as OpenCV's INTER_LINEAR."""
@@ -236,6 +248,7 @@ def resized(frames: Tensor, size: Size) -> Tensor:
 def _graph(source: ModelSource, options: BackendOptions, half: bool) -> ImageToLabels:
     assert source.safetensors is not None
     network = load_network(source.safetensors, source.info)
+    output_names(source, options, given_outputs(network))
     if half:
         fold_norms(network)
     if isinstance(network, SegmentationNetwork):
@@ -244,7 +257,7 @@ def _graph(source: ModelSource, options: BackendOptions, half: bool) -> ImageToL
         network = _InHalf(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return ImageToLabels(
-        network, source.info.mean, source.info.std, embedding=options.embedding
+        network, source.info.mean, source.info.std, further=options.further
     ).eval()
 
 
