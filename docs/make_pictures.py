@@ -6,16 +6,18 @@ import cv2
 import numpy as np
 
 from lwseg_ros import Segmenter
+from lwseg_ros.camera_model import Intrinsics
 from lwseg_ros.drivable.ground import (
     DRIVABLE,
     NOT_DRIVABLE,
-    GroundPlane,
+    GroundGrid,
     GroundView,
-    Intrinsics,
+    mounted,
 )
 from lwseg_ros.drivable.mask import DrivableArea, drivable_mask, surely_not_drivable
 from lwseg_ros.label_space import IGNORE_ID
 from lwseg_ros.overlay import colorize, overlay
+from lwseg_ros.points.depth import POINT_STEP, DepthView
 from lwseg_ros.synthetic.drive import GeneratedDrive
 
 SIZE = (640, 360)
@@ -31,6 +33,9 @@ RULES = {
 }
 HYSTERESIS = (1, 64)
 GROUND = (2, 40)
+POINTS = (3, 25)
+AHEAD, ASIDE, METRE = 30.0, 13.5, 12
+"""Of the view from above: metres ahead and to each side, and pixels of one."""
 
 
 def main() -> None:
@@ -44,6 +49,7 @@ def main() -> None:
             write(f'drivable_{name}', kept_and_taken(image, drivable_mask(result), after))
         write('drivable_hysteresis', hysteresis(segmenter))
         write('drivable_grid', grid(segmenter))
+        write('points', points(segmenter))
 
 
 def drive(seed):
@@ -87,8 +93,10 @@ def grid(segmenter):
     result = segmenter(frame.image)
     mask = drivable_mask(result)
     camera = frame.camera
+    place = mounted(camera.mount_height, camera.pitch)
     view = GroundView(
-        GroundPlane(camera.mount_height, camera.pitch, resolution=0.1, extent=18.0),
+        GroundGrid.before(place, resolution=0.1, extent=18.0),
+        place,
         Intrinsics(camera.width, camera.height, tuple(camera.k.ravel())),
         mask.shape,
     )
@@ -100,6 +108,37 @@ def grid(segmenter):
     above = picture[::-1].swapaxes(0, 1)[::-1]
     above = cv2.resize(above, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     return np.hstack([kept_and_taken(frame.image, mask, mask), above])
+
+
+def points(segmenter):
+    """Return a frame's labels, and its points from above: as labelled, and as they truly are."""
+    seed, number = POINTS
+    frame = drive(seed).frame(number)
+    result = segmenter(frame.image)
+    camera = Intrinsics(*SIZE, tuple(frame.camera.k.ravel()))
+    out = np.empty((*SIZE[::-1], POINT_STEP // 4), np.float32)
+    DepthView(camera).points(
+        drive(seed).depth(number), result.labels, result.confidence, AHEAD, out
+    )
+    place = mounted(frame.camera.mount_height, frame.camera.pitch)
+    where = place.apply(out[..., :3].reshape(-1, 3).T)
+    colors = segmenter.label_space.palette
+    front = overlay(frame.image, result.labels, colors, 0.6)
+    views = [from_above(where, colors[labels.ravel()]) for labels in (result.labels, frame.labels)]
+    return np.hstack([front, *views])
+
+
+def from_above(where, colors):
+    """Return points [3, n] of the ground's frame, of these colours, as seen from above."""
+    shape = round(AHEAD * METRE), round(2 * ASIDE * METRE)
+    picture = np.full((*shape, 3), 255, np.uint8)
+    x, y, z = where
+    row, column = (AHEAD - x) * METRE, (ASIDE - y) * METRE
+    seen = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    low_first = np.flatnonzero(seen)[np.argsort(z[seen])]
+    picture[row[low_first].astype(int), column[low_first].astype(int)] = colors[low_first]
+    # Points far off are sparse: each is shown three pixels wide and high.
+    return cv2.erode(picture, np.ones((3, 3), np.uint8))
 
 
 def palette(colors):

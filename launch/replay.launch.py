@@ -29,6 +29,7 @@ from lwseg_ros.share import config_file, share_directory
 BOOLEAN = ['true', 'false']
 IMAGES = ('overlay', 'color_mask', 'drivable_mask')
 GROUND = ('drivable_grid', 'drivable_points', 'obstacle_points')
+POINTS = ('points', 'labelled_cloud')
 
 
 def generate_launch_description():
@@ -108,7 +109,9 @@ def _show(context: LaunchContext):
             executable='rviz2',
             arguments=['-d', str(config_file('segmentation.rviz'))],
             parameters=[{'use_sim_time': True}],
-            remappings=[(f'/segmentation/{name}', f'/{place}/{name}') for name in IMAGES + GROUND],
+            remappings=[
+                (f'/segmentation/{name}', f'/{place}/{name}') for name in IMAGES + GROUND + POINTS
+            ],
             output='log',
         )
     ]

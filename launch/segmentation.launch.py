@@ -17,6 +17,11 @@ ARGUMENTS = {
         'image topic; of several cameras one each, or one with {camera} for the name, as '
         '/{camera}/image_raw; camera_info is taken from beside it; empty: image, or NAME/image',
     ),
+    'depth': (
+        '',
+        'topic of depth images that are registered to the image; as image; empty: depth',
+    ),
+    'cloud': ('', 'topic of clouds, of a lidar say; as image; empty: cloud'),
     'model': ('', 'name of a shipped model or path of a model file; empty: as in params_file'),
     'backend': ('', 'auto, tensorrt, openvino, onnxruntime or torch; empty: as in params_file'),
     'transport': ('', 'raw or compressed; empty: as in params_file'),
@@ -60,7 +65,10 @@ def _start(context: LaunchContext):
         name='segmentation',
         namespace=given['namespace'],
         parameters=[given['params_file'], parameters],
-        remappings=_remappings(cameras, _names(given['image'])),
+        remappings=[
+            *_remappings(cameras, _names(given['image'])),
+            *_measurements(cameras, given),
+        ],
         output='screen',
         respawn=_boolean('respawn', given['respawn']),
         respawn_delay=2.0,
@@ -70,24 +78,40 @@ def _start(context: LaunchContext):
 
 def _remappings(cameras, images):
     """Return the remappings of each camera's image, and of the camera_info beside it."""
-    if not images:
-        return []
-    if not cameras and any('{camera}' in image for image in images):
-        raise ValueError('image has {camera} in it: give the names by the argument cameras')
-    names = cameras or ['']
-    if len(images) == 1 and (not cameras or '{camera}' in images[0]):
-        images = [images[0].replace('{camera}', name) for name in names]
-    if len(images) != len(names):
-        raise ValueError(
-            f'image names {len(images)} topics for {len(names)} cameras: give one for each, or '
-            'one with {camera} in the place of the name'
-        )
     remappings = []
-    for name, image in zip(names, images, strict=True):
+    for name, image in _topics('image', cameras, images):
         prefix = f'{name}/' if name else ''
         beside = image[: image.rfind('/') + 1]
         remappings += [(f'{prefix}image', image), (f'{prefix}camera_info', f'{beside}camera_info')]
     return remappings
+
+
+def _measurements(cameras, given):
+    """Return the remappings of each camera's depth and cloud."""
+    return [
+        (f'{name}/{argument}' if name else argument, topic)
+        for argument in ('depth', 'cloud')
+        for name, topic in _topics(argument, cameras, _names(given[argument]))
+    ]
+
+
+def _topics(argument, cameras, topics):
+    """Return each camera's name and topic; nothing if there are no topics."""
+    if not topics:
+        return []
+    if not cameras and any('{camera}' in topic for topic in topics):
+        raise ValueError(
+            f'{argument} has {{camera}} in it: give the names by the argument cameras'
+        )
+    names = cameras or ['']
+    if len(topics) == 1 and (not cameras or '{camera}' in topics[0]):
+        topics = [topics[0].replace('{camera}', name) for name in names]
+    if len(topics) != len(names):
+        raise ValueError(
+            f'{argument} names {len(topics)} topics for {len(names)} cameras: give one for each, '
+            'or one with {camera} in the place of the name'
+        )
+    return list(zip(names, topics, strict=True))
 
 
 def _large_image_profile():

@@ -20,6 +20,7 @@ GROUND_FLOOR = (
     *('__version__', 'errors', 'files', 'share', 'plain_data', 'memory', 'transport'),
     'interrupts',
     *('label_space', 'pictures', 'image_messages', 'camera_topics', 'overlay', 'overlay_video'),
+    *('camera_model', 'transforms'),
 )
 # A room, or one module of it, and what it may import besides itself; the longest name counts.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -36,17 +37,20 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'camera_topics': (),
     'overlay': ('errors', 'label_space'),
     'overlay_video': ('errors',),
+    'camera_model': ('errors',),
+    'transforms': ('errors',),
     'networks': ('errors',),
     'inference': GROUND_FLOOR,
     'inference.graph': (*GROUND_FLOOR, 'inference', 'networks'),
     'inference.backends.torch': (*GROUND_FLOOR, 'inference', 'networks'),
     'drivable': (*GROUND_FLOOR, 'inference'),
+    'points': GROUND_FLOOR,
     'bags': GROUND_FLOOR,
     'datasets': GROUND_FLOOR,
     'synthetic': GROUND_FLOOR,
     # A model is judged on labelled images.
     'evaluation': (*GROUND_FLOOR, 'inference', 'datasets'),
-    'ros': (*GROUND_FLOOR, 'inference', 'drivable'),
+    'ros': (*GROUND_FLOOR, 'inference', 'drivable', 'points'),
     'live': (*GROUND_FLOOR, 'inference', 'bags', 'ros'),
     # `lwseg segment` labels bags, too.
     'segment_files': (*GROUND_FLOOR, 'inference', 'bags'),
@@ -61,7 +65,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     'demo': (*GROUND_FLOOR, 'inference', 'bags', 'synthetic', 'evaluation', 'live'),
     # It sends the node camera messages, which bags makes without ROS.
-    'benchmark': (*GROUND_FLOOR, 'inference', 'bags', 'synthetic', 'live'),
+    'benchmark': (*GROUND_FLOOR, 'inference', 'points', 'bags', 'synthetic', 'live'),
     # PyTorch in eager mode, as the papers' authors ran it, is what the engines are compared with.
     'benchmark.baselines': (*GROUND_FLOOR, 'inference', 'networks'),
     'cli': ('',),
@@ -72,7 +76,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 ROS_LIBRARIES = {
     *('ament_index_python', 'bondpy', 'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs'),
     *('geometry_msgs', 'launch', 'launch_ros', 'lifecycle_msgs', 'nav_msgs', 'rcl_interfaces'),
-    *('rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'vision_msgs'),
+    *('rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs', 'tf2_msgs'),
+    'vision_msgs',
 }
 # The node, what plays to it, and cv_bridge for encodings that have no path of our own.
 ROS_ROOMS = ('ros', 'live.player', 'image_messages')

@@ -112,7 +112,7 @@ def test_every_imported_library_is_declared(
 def test_the_ros_wheels_are_those_that_package_xml_names(
     setup: dict[str, Any], manifest: ElementTree.Element
 ) -> None:
-    not_on_pypi = {'launch', 'launch_ros'}
+    not_on_pypi = {'launch', 'launch_ros', 'tf2_msgs'}
     packages = {
         element.text
         for element in manifest.findall('exec_depend')

@@ -122,4 +122,6 @@ def _comparable(result: Row) -> dict[str, float]:
             found[f'highest rate Hz: {place}'] = row['throughput_hz']
     for row in result.get('startup', ()):
         found[f'start-up s: {row["model"]} {row["backend"]} {row["precision"]}'] = row['total_s']
+    for row in result.get('points', ()):
+        found[f'ms: {row["what"]}'] = row['ours_ms']['p50']
     return found

@@ -19,6 +19,7 @@ from lwseg_ros.benchmark.energy import EnergyMeter
 from lwseg_ros.benchmark.engines import Variant, time_engines
 from lwseg_ros.benchmark.environment import environment
 from lwseg_ros.benchmark.growth import CAMERAS, time_classes, time_pixels
+from lwseg_ros.benchmark.points import time_points
 from lwseg_ros.benchmark.report import FORMAT, RESULT, print_tables, read_result, write_report
 from lwseg_ros.benchmark.startup import time_imports, time_startup
 from lwseg_ros.errors import LwsegError
@@ -26,7 +27,7 @@ from lwseg_ros.files import sha256
 from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.transport import apply_large_image_profile
 
-MODES = ('engine', 'startup', 'end-to-end', 'growth')
+MODES = ('engine', 'startup', 'end-to-end', 'growth', 'points')
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def run_benchmark(plan: Plan, out: Path, console: Console) -> dict[str, Any]:
             result['pixels'] = time_pixels(first[0], plan.seconds, advance)
             result['classes'] = time_classes(first[0].backend, plan.seconds, advance)
             result['cameras'] = time_cameras(first[0], CAMERAS, plan.seconds, advance)
+        if 'points' in plan.modes:
+            result['points'] = time_points(plan.seconds, advance)
     write_report(result, out)
     print_tables(result, console)
     console.print(f'results: {out}/performance.json, {out}/performance.md')

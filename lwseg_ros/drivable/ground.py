@@ -1,7 +1,6 @@
 """From the image to the ground: which cells before the camera are drivable, and which are not.
 
-Ground frame: x forward, y left, z up, metres; its origin is on the ground below the camera. The
-ground is taken to be flat, and the camera to look along x without roll.
+Ground frame: x forward, y left, z up, metres; the ground is taken to be its flat z = 0.
 
 Each cell looks at the pixels that its square covers in the image, so what stands on the ground
 covers, as seen, the cells behind it too. The rules are our choice.
@@ -15,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lwseg_ros.camera_model import Intrinsics, projected, view_radius
 from lwseg_ros.errors import LwsegError
+from lwseg_ros.transforms import Transform
 
 UNKNOWN, DRIVABLE, NOT_DRIVABLE = -1, 0, 100
 """The values of a cell, as nav_msgs/OccupancyGrid has them."""
@@ -23,25 +24,33 @@ UNKNOWN, DRIVABLE, NOT_DRIVABLE = -1, 0, 100
 MAX_CELLS = 1000
 """The most cells along a side of the grid."""
 
-DISTORTION_MODELS = ('plumb_bob', 'rational_polynomial')
-
 _NEAR = 0.05
 _CONTACT_MARGIN = 1 / 200
-_MAX_RADIUS = 10.0
-_COEFFICIENTS = (0, 4, 5, 8, 12, 14)
 
 
-class GroundPlane(NamedTuple):
-    """How the camera looks at the ground, and the grid on it, square, with the frame's x axis.
+class GroundGrid(NamedTuple):
+    """A square grid on the ground, along the axes of its frame.
 
-    `camera_height` above the ground, `resolution` (side of a cell) and `extent` (side of the
-    grid) are in metres; `camera_pitch` in radians, positive when the camera looks down.
+    `resolution` (side of a cell), `extent` (side of the grid) and `corner` (the least x and y) are
+    in metres; see `before`.
     """
 
-    camera_height: float
-    camera_pitch: float
     resolution: float
     extent: float
+    corner: tuple[float, float]
+
+    @classmethod
+    def before(cls, camera: Transform, resolution: float, extent: float) -> GroundGrid:
+        """Return the grid that begins at x = 0 and reaches as far to the left as to the right.
+
+        For a camera (its place in the ground's frame) that looks to the left, to the right or
+        back, it reaches there instead, from the other axis on.
+        """
+        x, y = camera.rotation[:2, 2].tolist()
+        half = extent / 2
+        if abs(x) >= abs(y):
+            return cls(resolution, extent, (0.0 if x >= 0 else -extent, -half))
+        return cls(resolution, extent, (-half, 0.0 if y > 0 else -extent))
 
     @property
     def cells(self) -> int:
@@ -55,41 +64,14 @@ class GroundPlane(NamedTuple):
         return number
 
 
-class Intrinsics(NamedTuple):
-    """A camera: the size of its image, `k` (9 numbers, row by row) and the lens's distortion.
+def mounted(height: float, pitch: float) -> Transform:
+    """Return where a camera is in the ground's frame that has its origin below it.
 
-    `distortion` are the coefficients of `model`, one of DISTORTION_MODELS; empty: no distortion.
+    `height` in metres; `pitch` in radians, positive when the camera looks down. It looks along x.
     """
-
-    width: int
-    height: int
-    k: tuple[float, ...]
-    model: str = 'plumb_bob'
-    distortion: tuple[float, ...] = ()
-
-    def check(self) -> None:
-        """LwsegError, with what is wrong, if this is no calibration of a camera."""
-        if not (self.width > 0 and self.height > 0):
-            raise LwsegError(
-                f'the camera info is of {self.width}x{self.height} pixels: it must give the size '
-                'of the image that its K describes'
-            )
-        values = np.array([*self.k, *self.distortion])
-        if len(self.k) != 9 or not np.isfinite(values).all() or min(self.k[0], self.k[4]) <= 0:
-            raise LwsegError(
-                f'the camera info has the focal lengths {self.k[0]:g} and {self.k[4]:g} in K: '
-                'calibrate the camera'
-            )
-        if self.model not in DISTORTION_MODELS and (self.model or any(self.distortion)):
-            raise LwsegError(
-                f'the camera info has the distortion model {self.model!r}: wanted one of '
-                f'{", ".join(DISTORTION_MODELS)}; rectify the image before'
-            )
-        if len(self.distortion) not in _COEFFICIENTS:
-            raise LwsegError(
-                f'the camera info has {len(self.distortion)} distortion coefficients: '
-                f'wanted one of {", ".join(map(str, _COEFFICIENTS))}'
-            )
+    sin, cos = np.sin(pitch), np.cos(pitch)
+    rotation = np.array([[0, -sin, cos], [-1, 0, 0], [0, -cos, -sin]], np.float64)
+    return Transform(rotation, np.array([0, 0, height], np.float64))
 
 
 class Ground(NamedTuple):
@@ -104,25 +86,30 @@ class Ground(NamedTuple):
 class GroundView:
     """Where the cells of the ground lie in a mask of `mask_size` (height, width).
 
-    The mask covers the whole image of the camera. Making it costs tens of milliseconds, using it
-    little. `centers` are the middles of the cells, metres, float32 `[n, n, 3]`, indexed by y,
-    then x.
+    The mask covers the whole image of the camera, `place` is the camera's in the ground's frame.
+    Making it costs tens of milliseconds, using it little. `centers` are the middles of the cells,
+    metres, float32 `[n, n, 3]`, indexed by y, then x.
 
-    LwsegError if the camera or the plane is impossible.
+    LwsegError if the camera or the grid is impossible.
     """
 
-    def __init__(self, plane: GroundPlane, camera: Intrinsics, mask_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        grid: GroundGrid,
+        place: Transform,
+        camera: Intrinsics,
+        mask_size: tuple[int, int],
+    ) -> None:
         camera.check()
-        cells = plane.cells
-        forward = plane.resolution * np.arange(cells + 1)
-        left = plane.resolution * (np.arange(cells + 1) - cells / 2)
-        middle = plane.resolution / 2
+        cells = grid.cells
+        forward, left = (start + grid.resolution * np.arange(cells + 1) for start in grid.corner)
+        middle = grid.resolution / 2
         self.centers: NDArray[np.float32] = np.zeros((cells, cells, 3), np.float32)
         self.centers[..., 0] = forward[np.newaxis, :-1] + middle
         self.centers[..., 1] = left[:-1, np.newaxis] + middle
 
         height, width = mask_size
-        pixels = _image_of_ground(plane, camera, *np.meshgrid(forward, left))
+        pixels = _image_of_ground(place, camera, *np.meshgrid(forward, left))
         pixels = (pixels + 0.5) * [width / camera.width, height / camera.height]
         corners = np.stack([pixels[:-1, :-1], pixels[:-1, 1:], pixels[1:, :-1], pixels[1:, 1:]])
         low, high = corners.min(axis=0), corners.max(axis=0)  # NaN stays NaN
@@ -180,37 +167,20 @@ class _Boxes:
 
 
 def _image_of_ground(
-    plane: GroundPlane,
+    place: Transform,
     camera: Intrinsics,
     forward: NDArray[np.float64],
     left: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return u, v `[..., 2]` of points on the ground, NaN where the camera cannot see them."""
-    sin, cos = np.sin(plane.camera_pitch), np.cos(plane.camera_pitch)
-    depth = forward * cos + plane.camera_height * sin
+    ground = np.stack([forward, left, np.zeros_like(forward)]).reshape(3, -1)
+    seen = place.inverse()
+    x, y, depth = (seen.rotation @ ground + seen.translation[:, np.newaxis]).reshape(
+        3, *forward.shape
+    )
     with np.errstate(divide='ignore', invalid='ignore'):
-        right, down = -left / depth, (plane.camera_height * cos - forward * sin) / depth
-    visible = (depth > _NEAR) & (np.hypot(right, down) < _fold(camera))
+        right, down = x / depth, y / depth
+    visible = (depth > _NEAR) & (np.hypot(right, down) < view_radius(camera))
     pixels = np.full((*forward.shape, 2), np.nan)
-    pixels[visible] = _projected(camera, right[visible], down[visible])
+    pixels[visible] = projected(camera, right[visible], down[visible]).T
     return pixels
-
-
-def _projected(
-    camera: Intrinsics, right: NDArray[np.float64], down: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return u, v `[n, 2]` of directions (right, down, 1)."""
-    if not right.size:
-        return np.empty((0, 2))
-    points = np.stack([right, down, np.ones_like(right)], axis=-1)
-    k, distortion = np.reshape(camera.k, (3, 3)), np.asarray(camera.distortion, np.float64)
-    pixels, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), k, distortion)
-    result: NDArray[np.float64] = np.asarray(pixels, np.float64).reshape(-1, 2)
-    return result
-
-
-def _fold(camera: Intrinsics) -> float:
-    """Return the radius from which on the distortion's polynomial turns back into the image."""
-    radius = np.linspace(0, _MAX_RADIUS, 2000)
-    outward = np.diff(_projected(camera, radius, np.zeros_like(radius))[:, 0]) > 0
-    return _MAX_RADIUS if outward.all() else float(radius[int(np.argmin(outward))])

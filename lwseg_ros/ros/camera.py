@@ -12,6 +12,7 @@ from lwseg_ros.ros.camera_input import CameraInput, Frame, FrameCounts
 from lwseg_ros.ros.frame_age import FrameAges
 from lwseg_ros.ros.frame_slot import FrameSlots
 from lwseg_ros.ros.outputs import Outputs
+from lwseg_ros.ros.transform_listener import TransformListener
 
 LOG_PERIOD_S = 5.0
 
@@ -42,12 +43,19 @@ class Camera:
         self.logger = node.get_logger().get_child(name) if name else node.get_logger()
 
     def configure(
-        self, model_space: LabelSpace, space: LabelSpace, publish_classes: list[str]
+        self,
+        model_space: LabelSpace,
+        space: LabelSpace,
+        publish_classes: list[str],
+        transforms: TransformListener,
+        has_depth: bool,
     ) -> None:
         """Offer the outputs (see `Outputs`)."""
         self.class_names = model_space.names
         prefix = f'~/{self.prefix}'
-        self.outputs = Outputs(self._node, model_space, space, publish_classes, prefix)
+        self.outputs = Outputs(
+            self._node, model_space, space, publish_classes, prefix, transforms, has_depth
+        )
 
     def activate(self, slots: FrameSlots[Frame]) -> None:
         """Let frames into `slots`; `configure` comes before."""
@@ -63,6 +71,15 @@ class Camera:
         if self.input is not None:
             self.input.close()
             self.input = None
+        if self.outputs is not None:
+            self.outputs.spatial.stop()
+
+    def match_publishers(self) -> None:
+        """Follow what is published for this camera, and what is wanted of it; call it often."""
+        if self.input is not None and self.input.is_open:
+            self.input.match_publisher()
+            if self.outputs is not None:
+                self.outputs.spatial.match()
 
     def withdraw(self) -> None:
         """Take back what late subscribers would still get, before nothing more can be said."""
@@ -81,6 +98,8 @@ class Camera:
         """Subscribe as soon as there is a publisher, or unsubscribe; the node must be active."""
         if self.input is not None:
             self.input.resume() if enabled else self.input.pause()
+            if self.outputs is not None and not enabled:
+                self.outputs.spatial.stop()
 
     def complain(self, sentence: str) -> None:
         """Log why a frame has no answer, not too often, and let the diagnostics say it."""

@@ -12,7 +12,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from lwseg_ros.ros.frame_slot import FrameSlots
-from lwseg_ros.ros.publisher_match import MiddlewareEvents, reliability_to_ask, why_no_frames
+from lwseg_ros.ros.publisher_match import why_no_frames
+from lwseg_ros.ros.subscription import MatchedSubscription
 
 TRANSPORTS = {
     'raw': (Image, '', 'sensor_msgs/msg/Image'),
@@ -77,14 +78,19 @@ class CameraInput:
         self._node = node
         self._camera = camera
         self._slots = slots
-        self._type, suffix, self._type_name = TRANSPORTS[self._value('input.transport')]
+        message_type, suffix, type_name = TRANSPORTS[self._value('input.transport')]
         # As image_transport does it, a remapping of `image` moves `image/compressed` with it.
         image = node.resolve_topic_name(prefix + 'image')
         self.topic = node.resolve_topic_name(image + suffix)
         self._counts = counts
-        self._subscription: Any = None
-        self._asked: ReliabilityPolicy | None = None
-        self._events = MiddlewareEvents(lambda number: counts.add('lost', number))
+        self._subscription = MatchedSubscription(
+            node,
+            message_type,
+            type_name,
+            self.topic,
+            self._receive,
+            lambda number: counts.add('lost', number),
+        )
         self._next_frame = 0.0
         self._paused = False
         self.last_frame = time.monotonic()
@@ -105,23 +111,14 @@ class CameraInput:
         """Subscribe, or subscribe anew, as the publishers of the topic ask for. Call it often."""
         if self._paused:
             return
-        publishers = self._node.get_publishers_info_by_topic(self.topic)
-        wanted = reliability_to_ask(publishers, self._type_name, self._value('input.reliability'))
-        if wanted is None or (self._subscription is not None and wanted == self._asked):
-            return
-        if self._subscription is None:
+        was_subscribed = self._subscription.asked is not None
+        if self._subscription.match() and not was_subscribed:
             self.last_frame = time.monotonic()
-        self._unsubscribe()
-        qos = QoSProfile(depth=1, reliability=wanted)
-        self._subscription = self._events.subscribe(
-            self._node, self._type, self.topic, self._receive, qos
-        )
-        self._asked = wanted
 
     def pause(self) -> None:
         """Unsubscribe and drop the frame that waits, until `resume`."""
         self._paused = True
-        self._unsubscribe()
+        self._subscription.drop()
         self._counts.add('dropped: stopped', self._slots.clear(self._camera))
 
     def resume(self) -> None:
@@ -148,11 +145,11 @@ class CameraInput:
         )
         return why_no_frames(
             self.topic,
-            self._type_name,
+            self._subscription.type_name,
             self._node.get_publishers_info_by_topic(self.topic),
-            self._asked,
-            self._events.mismatch,
-            self._events.lost,
+            self._subscription.asked,
+            self._subscription.events.mismatch,
+            self._subscription.events.lost,
             {
                 name: types
                 for name, types in self._node.get_topic_names_and_types()
@@ -162,7 +159,7 @@ class CameraInput:
 
     def _receive(self, message: Any) -> None:
         now = self.last_frame = time.monotonic()
-        self._events.clear()
+        self._subscription.events.clear()
         self._counts.add('received')
         if not self._is_due(now):
             self._counts.add('dropped: rate limit')
@@ -187,8 +184,3 @@ class CameraInput:
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
-
-    def _unsubscribe(self) -> None:
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._subscription = None

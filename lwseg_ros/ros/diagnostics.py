@@ -59,6 +59,7 @@ class Diagnostics:
             **{f'frames {what}': str(number) for what, number in frames.items()},
             'rate (Hz)': f'{rate_hz:.2f}',
             **{f'{stage} (ms)': f'{ms:.2f}' for stage, ms in camera.times_ms.items()},
+            **(camera.outputs.spatial.figures() if camera.outputs is not None else {}),
             **about,
         }
         place = f'{self._node.get_fully_qualified_name()}/{camera.name}'.rstrip('/')
@@ -89,8 +90,9 @@ class Diagnostics:
                 suspect += '; until that changes, the drivable mask is empty'
             camera.logger.warning(suspect, throttle_duration_sec=LOG_PERIOD_S)
             findings.append((DiagnosticStatus.WARN, suspect))
-        if camera.outputs is not None and camera.outputs.ground_trouble:
-            findings.append((DiagnosticStatus.WARN, camera.outputs.ground_trouble))
+        if camera.outputs is not None:
+            troubles = camera.outputs.spatial.troubles
+            findings += [(DiagnosticStatus.WARN, trouble) for trouble in troubles]
         if camera.input.silent_s > SILENCE_S:
             why = f'no frames: {camera.input.silence()}'
             camera.logger.warning(why, throttle_duration_sec=LOG_PERIOD_S)

@@ -28,6 +28,7 @@ from std_srvs.srv import SetBool
 
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.files import sha256
+from lwseg_ros.inference.model_source import find_model
 from lwseg_ros.inference.segmenter import Segmenter
 from lwseg_ros.memory import keep_freed_memory
 from lwseg_ros.ros.bond import ManagerBond
@@ -35,8 +36,10 @@ from lwseg_ros.ros.camera import Camera
 from lwseg_ros.ros.diagnostics import Diagnostics
 from lwseg_ros.ros.log import forward_log
 from lwseg_ros.ros.outputs import HAS_VISION_MSGS, published_space
-from lwseg_ros.ros.parameters import chosen, declare_parameters
+from lwseg_ros.ros.parameter_table import chosen
+from lwseg_ros.ros.parameters import declare_parameters
 from lwseg_ros.ros.stop_signals import StopSignals
+from lwseg_ros.ros.transform_listener import TransformListener
 from lwseg_ros.ros.worker import Worker
 from lwseg_ros.transport import apply_large_image_profile
 
@@ -88,6 +91,7 @@ class SegmentationNode(LifecycleNode):
         self._cameras: list[Camera] = []
         self._enabled = True
         self._bond = ManagerBond(self)
+        self._transforms = TransformListener(self)
         forward_log(self.get_logger())
         declare_parameters(self, lambda: self._segmenter is not None)
         self._name_cameras()
@@ -184,8 +188,10 @@ class SegmentationNode(LifecycleNode):
 
     def _load(self) -> None:
         size = self._value('model.input_size')
+        path = self._value('model.path')
+        has_depth = 'depth' in find_model(path).info.measures
         segmenter = self._segmenter = Segmenter.load(
-            self._value('model.path'),
+            path,
             backend=self._value('model.backend'),
             device=self._value('model.device'),
             precision=self._value('model.precision'),
@@ -194,13 +200,14 @@ class SegmentationNode(LifecycleNode):
             batch=self._value('model.max_batch') or None,
             engine_cache_dir=self._value('model.engine_cache_dir'),
             force_rebuild=self._value('model.force_rebuild'),
+            depth=has_depth,
         )
         self._model_sha256 = sha256(segmenter.path)
         segmenter.warm_up(self._value('model.warmup_iterations'), len(self._cameras))
         space = published_space(segmenter.label_space, self._value('label_space.path'))
         classes = chosen(self._value('label_space.publish_classes'))
         for camera in self._cameras:
-            camera.configure(segmenter.label_space, space, classes)
+            camera.configure(segmenter.label_space, space, classes, self._transforms, has_depth)
         if not HAS_VISION_MSGS:
             self.get_logger().warning(
                 'vision_msgs is not installed: no ~/label_info for Nav2', once=True
@@ -211,6 +218,7 @@ class SegmentationNode(LifecycleNode):
         self._stop()
         for camera in self._cameras:
             camera.cleanup()
+        self._transforms.close()
         if self._segmenter is not None and not self.is_busy:
             self._segmenter.close()
         self._segmenter = None
@@ -236,8 +244,7 @@ class SegmentationNode(LifecycleNode):
     def _watch(self) -> None:
         """Follow the publishers of the cameras; leave the active state after a fault."""
         for camera in self._cameras:
-            if camera.input is not None:
-                camera.input.match_publisher()
+            camera.match_publishers()
         if self._worker is not None and self._worker.fault:
             self.fault = self._worker.fault
             self.trigger_deactivate()

@@ -16,12 +16,15 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 
+from lwseg_ros.drivable.mask import surely_not_drivable
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.inference.segmenter import Segmentation
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.overlay import colorize, overlay
 from lwseg_ros.ros.autoware_mask import autoware_ids, autoware_message
-from lwseg_ros.ros.ground_outputs import GroundOutputs
+from lwseg_ros.ros.calibration import intrinsics
+from lwseg_ros.ros.spatial_outputs import Answer, SpatialOutputs
+from lwseg_ros.ros.transform_listener import TransformListener
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
@@ -43,20 +46,21 @@ class ReusedImage:
 
     def __init__(self, encoding: str) -> None:
         self.message = Image(encoding=encoding)
-        self._pixels: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._pixels: NDArray[Any] = np.empty(0, np.uint8)
 
-    def fill(self, header: Any, pixels: NDArray[np.uint8]) -> Image:
-        """Return the message with this header and these pixels, uint8 `[H, W]` or `[H, W, 3]`.
+    def fill(self, header: Any, pixels: NDArray[Any]) -> Image:
+        """Return the message with this header and these pixels, `[H, W]` or `[H, W, 3]`.
 
-        Rows are tight. The message is the same object at every call.
+        They are uint8, or float32 for 32FC1; rows are tight. The message is the same object at
+        every call.
         """
         if self._pixels.shape != pixels.shape:
             # rosidl takes bytes one by one, an array.array quickly; some versions copy it, so the
             # view is of what the message holds.
-            self.message.data = array.array('B', bytes(pixels.size))
-            self._pixels = np.frombuffer(self.message.data, np.uint8).reshape(pixels.shape)
+            self.message.data = array.array('B', bytes(pixels.nbytes))
+            self._pixels = np.frombuffer(self.message.data, pixels.dtype).reshape(pixels.shape)
             self.message.height, self.message.width = pixels.shape[:2]
-            self.message.step = pixels.size // pixels.shape[0]
+            self.message.step = pixels.nbytes // pixels.shape[0]
         np.copyto(self._pixels, pixels)
         self.message.header = header
         return self.message
@@ -66,7 +70,8 @@ class Outputs:
     """The lifecycle publishers of one camera.
 
     `model_space` is what the network speaks, `space` what is published, restricted to the classes
-    named in `publish_classes` (all if empty). `prefix` comes before each topic's name.
+    named in `publish_classes` (all if empty). `prefix` comes before each topic's name. `has_depth`
+    says that the model predicts depth.
 
     LwsegError if what the parameters ask for cannot be published.
     """
@@ -77,7 +82,9 @@ class Outputs:
         model_space: LabelSpace,
         space: LabelSpace,
         publish_classes: list[str],
-        prefix: str = '~/',
+        prefix: str,
+        transforms: TransformListener,
+        has_depth: bool,
     ) -> None:
         self._node = node
         self._palette = space.palette
@@ -89,9 +96,7 @@ class Outputs:
         self._autoware_ids = (
             autoware_ids(model_space) if self._value('output.autoware_mask') else None
         )
-        self._ground = (
-            GroundOutputs(node, prefix, NEWEST, LATCHED) if self._value('ground.enable') else None
-        )
+        self.spatial = SpatialOutputs(node, prefix, NEWEST, LATCHED, transforms, has_depth)
 
         def publisher(message_type: Any, name: str, qos: QoSProfile = NEWEST) -> Any:
             return node.create_lifecycle_publisher(message_type, prefix + name, qos)
@@ -107,6 +112,8 @@ class Outputs:
         self._autoware_mask: Any = (
             publisher(Image, 'autoware_mask') if self._autoware_ids is not None else None
         )
+        self._depth: Any = publisher(Image, 'depth') if has_depth else None
+        self._metres = ReusedImage('32FC1')
         self._gray = [ReusedImage('mono8') for _ in range(3)]
         self._rgb = [ReusedImage('rgb8') for _ in range(2)]
 
@@ -122,11 +129,11 @@ class Outputs:
             self._timing,
             self._label_info,
             self._autoware_mask,
+            self._depth,
         ):
             if publisher is not None:
                 self._node.destroy_lifecycle_publisher(publisher)
-        if self._ground is not None:
-            self._ground.destroy()
+        self.spatial.destroy()
 
     def announce(self) -> None:
         """Publish `label_info`, if vision_msgs is there: on activation and on change."""
@@ -173,18 +180,26 @@ class Outputs:
         if self._autoware_ids is not None and self._autoware_mask.get_subscription_count():
             ids = _sure_ids(segmentation, self._autoware_ids, min_confidence)
             self._autoware_mask.publish(autoware_message(header, ids, size))
-        if self._ground is not None:
-            self._ground.publish(header, size, segmentation, drivable, camera_info)
+        depth = segmentation.depth
+        if depth is not None and self._depth.get_subscription_count():
+            self._depth.publish(self._metres.fill(header, depth))
+        if self.spatial.is_wanted:
+            self.spatial.add(
+                Answer(
+                    header,
+                    size,
+                    intrinsics(camera_info) if camera_info is not None else None,
+                    mask,
+                    segmentation.confidence,
+                    drivable,
+                    surely_not_drivable(segmentation, self._value('drivable.min_confidence')),
+                    segmentation.depth,
+                )
+            )
 
     def withdraw(self) -> None:
         """Take back what late subscribers would still get: call it before deactivating."""
-        if self._ground is not None:
-            self._ground.withdraw()
-
-    @property
-    def ground_trouble(self) -> str:
-        """Why the last frame shows no ground, or empty."""
-        return self._ground.trouble if self._ground is not None else ''
+        self.spatial.withdraw()
 
     def publish_timing(self, header: Any, times_ms: Mapping[str, float]) -> None:
         """Publish the stage times of one frame, in milliseconds by name."""

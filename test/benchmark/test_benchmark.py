@@ -64,6 +64,18 @@ def test_engines_take_turns_and_two_runs_compare(
     assert 'B / A' in console.export_text()
 
 
+def test_labels_in_space_take_turns_with_plain_numpy(tiny_model: Path, tmp_path: Path) -> None:
+    chosen = Plan([str(tiny_model)], ['openvino'], ['fp32'], ['model'], ['points'], seconds=0.05)
+    rows = run_benchmark(chosen, tmp_path, Console(width=200))['points']
+    whats = ['depth image 640x360', 'depth image 1280x720', 'cloud of 130000 points']
+    assert [row['what'] for row in rows] == whats
+    for row in rows:
+        assert row['times_faster'] == pytest.approx(
+            row['plain_ms']['p50'] / row['ours_ms']['p50'], rel=0.1
+        )
+    assert '## Labels in space' in (tmp_path / 'performance.md').read_text(encoding='utf-8')
+
+
 def test_the_eager_baseline_computes_in_the_default_layout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

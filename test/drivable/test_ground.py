@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import pytest
 
+from lwseg_ros.camera_model import Intrinsics
 from lwseg_ros.drivable.ground import (
     DRIVABLE,
     NOT_DRIVABLE,
     UNKNOWN,
-    GroundPlane,
+    GroundGrid,
     GroundView,
-    Intrinsics,
+    mounted,
 )
 from lwseg_ros.drivable.mask import drivable_mask, surely_not_drivable
 from lwseg_ros.errors import LwsegError
@@ -21,7 +24,23 @@ from lwseg_ros.label_space import IGNORE_ID, LabelSpace
 from lwseg_ros.synthetic.drive import DriveFrame, GeneratedDrive
 
 ROAD = LabelSpace.load('camvid').class_id('road')
-PLANE = GroundPlane(camera_height=1.2, camera_pitch=0.1, resolution=0.1, extent=12.0)
+
+
+class Plane(NamedTuple):
+    """How a camera looks at the ground, and the grid on it."""
+
+    camera_height: float = 1.2
+    camera_pitch: float = 0.1
+    resolution: float = 0.1
+    extent: float = 12.0
+
+    def view(self, camera: Intrinsics, size: tuple[int, int]) -> GroundView:
+        place = mounted(self.camera_height, self.camera_pitch)
+        grid = GroundGrid.before(place, self.resolution, self.extent)
+        return GroundView(grid, place, camera, size)
+
+
+PLANE = Plane()
 CAMERA = Intrinsics(640, 480, (400.0, 0, 310, 0, 420, 250, 0, 0, 1))
 SIZE = (CAMERA.height, CAMERA.width)
 STRIP = 4.0  # metres ahead lies the middle of a strip across that is two metres wide
@@ -47,9 +66,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def view_of(frame: DriveFrame, resolution: float = 0.1, extent: float = 20.0) -> GroundView:
     camera = frame.camera
-    plane = GroundPlane(camera.mount_height, camera.pitch, resolution, extent)
+    plane = Plane(camera.mount_height, camera.pitch, resolution, extent)
     intrinsics = Intrinsics(camera.width, camera.height, tuple(camera.k.ravel()))
-    return GroundView(plane, intrinsics, frame.labels.shape)
+    return plane.view(intrinsics, frame.labels.shape)
 
 
 def true_labels(frame: DriveFrame, centers: np.ndarray) -> np.ndarray:
@@ -94,7 +113,7 @@ def test_the_grid_is_the_true_ground_of_the_generated_drive(kind, seed, least_io
 
 def test_nothing_is_drivable_that_the_image_does_not_show():
     everything = np.full(SIZE, 255, np.uint8)
-    view = GroundView(PLANE, CAMERA, SIZE)
+    view = PLANE.view(CAMERA, SIZE)
     grid = view.ground(everything, 0 * everything).grid
     x, y, _ = np.moveaxis(view.centers, -1, 0)
     sin, cos = np.sin(PLANE.camera_pitch), np.cos(PLANE.camera_pitch)
@@ -113,7 +132,7 @@ def test_nothing_is_drivable_that_the_image_does_not_show():
 
 def test_a_camera_that_looks_up_knows_nothing():
     everything = np.full(SIZE, 255, np.uint8)
-    view = GroundView(PLANE._replace(camera_pitch=-1.2), CAMERA, SIZE)
+    view = PLANE._replace(camera_pitch=-1.2).view(CAMERA, SIZE)
     assert (view.ground(everything, everything).grid == UNKNOWN).all()
 
 
@@ -123,12 +142,12 @@ def test_unsure_and_unlabelled_ground_is_unknown():
     labels[430:] = IGNORE_ID
     answer = truly(labels)
     answer.confidence[:, 160:480] = 100
-    grid = GroundView(PLANE, CAMERA, SIZE).ground(*masks(answer)).grid
+    grid = PLANE.view(CAMERA, SIZE).ground(*masks(answer)).grid
     row = grid[:, 60]  # 6 m ahead, from the right to the left
     changes = row[np.flatnonzero(np.diff(row, prepend=UNKNOWN - 1))]
     assert changes.tolist() == [UNKNOWN, DRIVABLE, UNKNOWN, NOT_DRIVABLE, UNKNOWN]
     labels[430:] = ROAD
-    labelled = GroundView(PLANE, CAMERA, SIZE).ground(*masks(truly(labels))).grid
+    labelled = PLANE.view(CAMERA, SIZE).ground(*masks(truly(labels))).grid
     assert (labelled[:, 19] != UNKNOWN).any()  # 1.9 m ahead lie rows from 430 on
     assert (grid[:, 19] == UNKNOWN).all()
 
@@ -169,12 +188,12 @@ def wrong_cells(view: GroundView, grid: np.ndarray) -> int:
 def test_the_lens_is_taken_into_account(model, distortion):
     camera = CAMERA._replace(model=model, distortion=distortion)
     seen = strip_seen(camera)
-    view = GroundView(PLANE, camera, SIZE)
+    view = PLANE.view(camera, SIZE)
     grid = view.ground(seen, ~seen).grid
     assert iou(grid == DRIVABLE, true_strip(view, grid)) > 0.9
     assert not wrong_cells(view, grid)
     if any(distortion):
-        plain = GroundView(PLANE, CAMERA, SIZE)
+        plain = PLANE.view(CAMERA, SIZE)
         assert wrong_cells(plain, plain.ground(seen, ~seen).grid)
 
 
@@ -182,7 +201,7 @@ def test_a_strong_lens_does_not_fold_ground_from_outside_into_the_image():
     camera = CAMERA._replace(distortion=(-0.35, 0.0, 0.0, 0.0, 0.0))
     plane = PLANE._replace(camera_pitch=0.7, camera_height=0.5)
     everything = np.full(SIZE, 255, np.uint8)
-    view = GroundView(plane, camera, SIZE)
+    view = plane.view(camera, SIZE)
     grid = view.ground(everything, 0 * everything).grid
     known = view.centers[grid == DRIVABLE]
     sin, cos = np.sin(plane.camera_pitch), np.cos(plane.camera_pitch)
@@ -196,7 +215,7 @@ def test_a_strong_lens_does_not_fold_ground_from_outside_into_the_image():
 @pytest.mark.parametrize('size', [(240, 320), (360, 640), (480, 320)])
 def test_a_mask_of_another_size_covers_the_same_ground(size):
     seen = cv2.resize(strip_seen(CAMERA), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    view = GroundView(PLANE, CAMERA, size)
+    view = PLANE.view(CAMERA, size)
     grid = view.ground(seen, ~seen).grid
     assert iou(grid == DRIVABLE, true_strip(view, grid)) > 0.88
 
@@ -204,7 +223,7 @@ def test_a_mask_of_another_size_covers_the_same_ground(size):
 def test_contact_is_where_drivable_ground_ends():
     labels = np.full(SIZE, ROAD, np.uint8)
     labels[:300] = ROAD + 1  # a wall, whose foot is in row 300
-    view = GroundView(PLANE, CAMERA, SIZE)
+    view = PLANE.view(CAMERA, SIZE)
     ground = view.ground(*masks(truly(labels)))
     angle = np.arctan((300 - CAMERA.k[5]) / CAMERA.k[4]) + PLANE.camera_pitch
     foot = PLANE.camera_height / np.tan(angle)
@@ -234,10 +253,10 @@ def test_contact_is_where_drivable_ground_ends():
 )
 def test_what_is_no_calibration_is_refused(wrong, sentence):
     with pytest.raises(LwsegError, match=sentence):
-        GroundView(PLANE, CAMERA._replace(**wrong), SIZE)
+        PLANE.view(CAMERA._replace(**wrong), SIZE)
 
 
 @pytest.mark.parametrize(('resolution', 'extent'), [(0.01, 100.0), (5.0, 1.0)])
 def test_an_impossible_grid_is_refused(resolution, extent):
     with pytest.raises(LwsegError, match='cells along a side'):
-        GroundView(PLANE._replace(resolution=resolution, extent=extent), CAMERA, SIZE)
+        PLANE._replace(resolution=resolution, extent=extent).view(CAMERA, SIZE)

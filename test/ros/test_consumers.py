@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+import yaml
 
 rclpy = pytest.importorskip('rclpy')
 
@@ -21,6 +22,8 @@ from lwseg_ros.errors import LwsegError  # noqa: E402
 from lwseg_ros.label_space import IGNORE_ID, LabelSpace  # noqa: E402
 from lwseg_ros.ros.autoware_mask import autoware_ids, run_lengths  # noqa: E402
 from lwseg_ros.ros.ground_outputs import points_message  # noqa: E402
+from lwseg_ros.ros.outputs import HAS_VISION_MSGS  # noqa: E402
+from lwseg_ros.share import config_file  # noqa: E402
 
 SPACE = LabelSpace.load('camvid')
 AUTOWARE = LabelSpace.load('autoware')
@@ -250,7 +253,7 @@ sys.meta_path.insert(0, Absent())
 def test_without_optional_packages_the_node_says_once_what_is_lost_and_works(
     driver, start, tmp_path, monkeypatch
 ):
-    absent = ('vision_msgs', 'bondpy', 'cv_bridge', 'launch_ros')
+    absent = ('vision_msgs', 'tf2_msgs', 'bondpy', 'cv_bridge', 'launch_ros')
     (tmp_path / 'sitecustomize.py').write_text(WITHOUT.format(absent=absent))
     monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
     node = start()
@@ -270,3 +273,59 @@ def test_without_optional_packages_the_node_says_once_what_is_lost_and_works(
     ):
         assert node.log.count(sentence) == 1
     assert 'Traceback' not in node.log
+
+
+def test_without_transforms_the_height_of_the_camera_must_be_given(start, tmp_path, monkeypatch):
+    (tmp_path / 'sitecustomize.py').write_text(WITHOUT.format(absent=('tf2_msgs',)))
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    node = start(ground__enable=True)
+    assert node.wait() == 1
+    assert 'ground.camera_height is not: give the height' in node.log
+    assert 'Traceback' not in node.log
+
+
+def costmap(name):
+    """Return the parameters of a costmap of ours, as `ros2 launch` would give them."""
+    content = yaml.safe_load(config_file(name).read_text(encoding='utf-8'))
+    return content['local_costmap']['local_costmap']['ros__parameters']
+
+
+def test_the_costmap_of_classes_names_what_the_node_publishes(driver, start):
+    layer = costmap('nav2_semantic_layer.yaml')['semantic_layer']
+    (source,) = layer['observation_sources'].split()
+    source = layer[source]
+    start()
+    types = {
+        'segmentation_topic': 'sensor_msgs/msg/Image',
+        'confidence_topic': 'sensor_msgs/msg/Image',
+        'labels_topic': 'vision_msgs/msg/LabelInfo',
+        'pointcloud_topic': 'sensor_msgs/msg/PointCloud2',
+    }
+
+    def published():
+        return dict(driver.node.get_topic_names_and_types())
+
+    topics = {
+        source[key]: [kind]
+        for key, kind in types.items()
+        if HAS_VISION_MSGS or key != 'labels_topic'
+    }
+    driver.spin_until(lambda: topics.items() <= published().items(), f'the topics {topics}')
+    classes = [name for kind in source['class_types'] for name in source[kind]['classes']]
+    assert len(set(classes)) == len(classes)
+    assert {*classes} <= {*SPACE.names}
+    assert {c.name for c in SPACE.classes if c.drivable} == {*source['free']['classes']}
+
+
+def test_the_costmap_of_obstacles_names_what_the_node_publishes(driver, start):
+    layer = costmap('nav2_obstacle_layer.yaml')['obstacle_layer']
+    start(ground__enable=True, ground__camera_height=1.0)
+    for source in layer['observation_sources'].split():
+        topic = layer[source]['topic']
+        kind = f'sensor_msgs/msg/{layer[source]["data_type"]}'
+        driver.spin_until(
+            lambda topic=topic, kind=kind: (
+                dict(driver.node.get_topic_names_and_types()).get(topic) == [kind]
+            ),
+            f'{topic} of {kind}',
+        )

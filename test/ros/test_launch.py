@@ -65,6 +65,7 @@ def test_rviz_shows_the_topics_that_the_replay_moves():
     moved = [
         *ast.literal_eval(_constant('replay.launch.py', 'IMAGES')),
         *ast.literal_eval(_constant('replay.launch.py', 'GROUND')),
+        *ast.literal_eval(_constant('replay.launch.py', 'POINTS')),
     ]
     assert shown == {f'/segmentation/{name}' for name in moved}
 

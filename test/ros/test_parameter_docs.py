@@ -11,7 +11,7 @@ from paths_for_tests import ROOT
 
 pytest.importorskip('rclpy')
 
-from lwseg_ros.ros.parameters import PARAMETERS
+from lwseg_ros.ros.parameter_table import PARAMETERS
 
 
 def shown(default: Any) -> str:

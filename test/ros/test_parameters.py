@@ -15,13 +15,13 @@ rclpy = pytest.importorskip('rclpy')
 from rcl_interfaces.msg import ParameterType  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 
-from lwseg_ros.ros.parameters import (  # noqa: E402
+from lwseg_ros.ros.parameter_table import (  # noqa: E402
     AT_START,
     LIVE,
     PARAMETERS,
     UNCONFIGURED,
-    declare_parameters,
 )
+from lwseg_ros.ros.parameters import declare_parameters  # noqa: E402
 
 NAMES = [parameter.name for parameter in PARAMETERS]
 
