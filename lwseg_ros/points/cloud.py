@@ -27,6 +27,7 @@ NEAREST = 0.1
 GRAZING = np.deg2rad(1.2)
 """Surfaces seen at less than this angle are taken for two (our choice)."""
 
+_WIDTHS = (4, 2, 1)
 _CELLS_ACROSS = 128
 _REACH = 4
 _STEP = 1.1
@@ -127,14 +128,14 @@ class MarkedLayout:
 
     def write(self, cloud: Cloud, labels: Bytes, confidence: Bytes, out: Bytes) -> None:
         """Write the cloud's points and their marks, uint8 `[n]`, into `out` `[n, point_step]`."""
-        number, step = cloud.points.shape
-        if not number:
-            return
-        whole = np.dtype((np.void, step))
-        np.ndarray((number,), whole, out, 0, (self.point_step,))[:] = cloud.points.view(whole)[
-            :, 0
-        ]
-        out[:, step:] = 0
+        step = cloud.point_step
+        # Column by column, as wide as both fit: numpy is slow at short rows.
+        wide = next(k for k in _WIDTHS if not (step % k or self.point_step % k))
+        for begin in range(0, step, wide):
+            piece = slice(begin, begin + wide)
+            out[:, piece].view(f'u{wide}')[:] = cloud.points[:, piece].view(f'u{wide}')
+        for place in range(step, self.point_step):
+            out[:, place] = 0
         for place, mark in zip(self._places, (labels, confidence), strict=True):
             out[:, place] = mark
 
