@@ -204,16 +204,11 @@ class Canvas:
         self._paste(picture, matrix, (left, top, left + width, v), item.label, 1.0, x, surface)
 
     def _panel(self, item: Panel, x: float) -> None:
-        x0, x1, d0, d1 = x, x + item.s1 - item.s0, item.d0, item.d1
-        begin, end = 0.0, 1.0
-        if x1 < NEAR:
+        seen = panel_ahead(self.road, item, x)
+        if seen is None:
             return
-        if x0 < NEAR:
-            begin = (NEAR - x0) / (x1 - x0) if x1 > x0 else 0.0
-            x0, d0 = NEAR, d0 + (d1 - d0) * begin
-        ends = self.road.place(
-            [x0, x1, x1, x0], [d0, d1, d1, d0], [item.z1, item.z1, item.z0, item.z0]
-        )
+        ends, begin = seen
+        end = 1.0
         optical = self.camera.optical(ends)
         corners = self.camera.image_of(optical)
         if corners[:, 2].min() < 0.2:
@@ -236,9 +231,8 @@ class Canvas:
         source = np.array([[a, -0.5], [b, -0.5], [b, height - 0.5], [a, height - 0.5]], np.float32)
         matrix = cv2.getPerspectiveTransform(source, corners[:, :2].astype(np.float32))
         surface = nearest_of_plane(optical)
-        self._paste(
-            picture, np.asarray(matrix), box, item.label, item.gain, (x0 + x1) / 2, surface
-        )
+        middle = float(ends[0, 0] + ends[1, 0]) / 2
+        self._paste(picture, np.asarray(matrix), box, item.label, item.gain, middle, surface)
 
     def _paste(
         self,
@@ -414,6 +408,23 @@ class Canvas:
         )
         self.labels[cover] = UNLABELLED
         self.depth[cover] = np.nan
+
+
+def panel_ahead(road: Road, item: Panel, x: float) -> tuple[npt.NDArray[np.float64], float] | None:
+    """Return the corners `[4, 3]` of what of a panel is ahead, and where in it that begins.
+
+    In the vehicle frame: near and far above, far and near below; None if nothing is ahead. `x` is
+    how far ahead the panel begins.
+    """
+    x0, x1, d0, d1 = x, x + item.s1 - item.s0, item.d0, item.d1
+    begin = 0.0
+    if x1 < NEAR:
+        return None
+    if x0 < NEAR:
+        begin = (NEAR - x0) / (x1 - x0) if x1 > x0 else 0.0
+        x0, d0 = NEAR, d0 + (d1 - d0) * begin
+    heights = [item.z1, item.z1, item.z0, item.z0]
+    return road.place([x0, x1, x1, x0], [d0, d1, d1, d0], heights), begin
 
 
 def ground_texel(

@@ -14,7 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lwseg_ros.synthetic.camera import Camera
-from lwseg_ros.synthetic.canvas import FAR, NEAR, ground_texel, nearest_of_plane
+from lwseg_ros.synthetic.canvas import (
+    FAR,
+    NEAR,
+    ground_texel,
+    nearest_of_plane,
+    panel_ahead,
+)
 from lwseg_ros.synthetic.layout import LENGTH
 from lwseg_ros.synthetic.painting import Image
 from lwseg_ros.synthetic.road import Road
@@ -60,7 +66,6 @@ class Scan(NamedTuple):
 
     points: npt.NDArray[np.float32]
     """float32 `[n, 3]` in the lidar's frame."""
-    ring: npt.NDArray[np.uint16]
     labels: npt.NDArray[np.uint8]
     """uint8 `[n]`: the class of what each ray hit, 255 where no class fits."""
 
@@ -91,8 +96,7 @@ class RayCaster:
                 self._solid(item, x)
         back = np.flatnonzero(self.range < self.lidar.max_range)
         points = self.rays[back] * self.range[back, None]
-        ring = (back // self.lidar.columns).astype(np.uint16)
-        return Scan(points.astype(np.float32), ring, self.labels[back])
+        return Scan(points.astype(np.float32), self.labels[back])
 
     def _hit(self, rays: npt.NDArray[np.intp], distance: Vectors, label: npt.ArrayLike) -> None:
         """Note what some rays meet, where that is nearer than what they met before."""
@@ -181,16 +185,10 @@ class RayCaster:
         self._hit(rays[opaque], distance[opaque], item.label)
 
     def _panel(self, item: Panel, x: float) -> None:
-        x0, x1, d0, d1 = x, x + item.s1 - item.s0, item.d0, item.d1
-        begin = 0.0
-        if x1 < NEAR:
+        seen = panel_ahead(self.road, item, x)
+        if seen is None:
             return
-        if x0 < NEAR:
-            begin = (NEAR - x0) / (x1 - x0) if x1 > x0 else 0.0
-            x0, d0 = NEAR, d0 + (d1 - d0) * begin
-        corners = self.road.place(
-            [x0, x1, x1, x0], [d0, d1, d1, d0], [item.z1, item.z1, item.z0, item.z0]
-        )
+        corners, begin = seen
         rays, distance, where = self._meet(
             self._toward(corners), nearest_of_plane(corners - self.eye)
         )
