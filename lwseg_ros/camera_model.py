@@ -18,6 +18,7 @@ from lwseg_ros.errors import LwsegError
 DISTORTION_MODELS = ('plumb_bob', 'rational_polynomial')
 
 _COEFFICIENTS = (0, 4, 5, 8, 12, 14)
+_SHAPE_TOLERANCE = 0.01
 _MAX_RADIUS = 10.0
 _MAX_RAY_ERROR = 0.1
 _RAY_STEPS = 12
@@ -64,7 +65,7 @@ class Intrinsics(NamedTuple):
         """LwsegError if this cannot be the calibration of images of `size` (height, width)."""
         self.check()
         height, width = size
-        if abs(self.width * height / (self.height * width) - 1) > 0.01:
+        if not same_shape(size, (self.height, self.width)):
             raise LwsegError(
                 f'the camera info is of {self.width}x{self.height} pixels, '
                 f'the image has {width}x{height}: give the camera info of this camera'
@@ -77,6 +78,11 @@ class Intrinsics(NamedTuple):
         fx, skew, cx, _, fy, cy, *last = self.k
         k = (fx * x, skew * x, (cx + 0.5) * x - 0.5, 0.0, fy * y, (cy + 0.5) * y - 0.5, *last)
         return self._replace(width=width, height=height, k=k)
+
+
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Tell whether pictures of two sizes (height, width) can show one view, but for rounding."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) <= _SHAPE_TOLERANCE
 
 
 def projected(camera: Intrinsics, right: NDArray[Any], down: NDArray[Any]) -> NDArray[Any]:

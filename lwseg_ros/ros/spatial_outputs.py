@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, PointCloud2, PointField
 
-from lwseg_ros.camera_model import Intrinsics
+from lwseg_ros.camera_model import Intrinsics, same_shape
 from lwseg_ros.errors import LwsegError
 from lwseg_ros.points.cloud import Cloud, CloudView, MarkedLayout, marks_of
 from lwseg_ros.points.depth import POINT_FIELDS, POINT_STEP, DepthView, depth_from_message
@@ -32,7 +32,6 @@ GROUND_POINTS = 250_000
 """The ground is seen in about so many points of a depth image at most (our choice)."""
 
 _LOG_PERIOD_S = 10.0
-_SHAPE_TOLERANCE = 0.01
 
 
 class Answer(NamedTuple):
@@ -324,7 +323,8 @@ class _Source:
 
     @property
     def trouble(self) -> str:
-        if self._is_missed and not self.is_connected:
+        """What is wrong, in a sentence, or empty."""
+        if (self._is_missed or self.is_connected) and not self._node.count_publishers(self.topic):
             return f'no publisher on {self.topic}: remap it to where that is published'
         return self._pairing_trouble
 
@@ -425,7 +425,7 @@ def _check_same_view(depth: Any, answer: Answer) -> None:
     """LwsegError if a depth image cannot show what the camera image shows."""
     frame, image_frame = depth.header.frame_id, answer.header.frame_id
     height, width = answer.image_size
-    if abs(depth.width * height / (depth.height * width) - 1) > _SHAPE_TOLERANCE:
+    if not same_shape((depth.height, depth.width), answer.image_size):
         raise LwsegError(
             f'the depth image has {depth.width}x{depth.height} pixels, the camera image '
             f'{width}x{height}: give depth that is registered to the image'

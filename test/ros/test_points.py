@@ -116,6 +116,12 @@ class Robot:
         driver.spin_until(self.calibration.get_subscription_count, 'the node on camera_info')
         self.now = 0
 
+    def mount_lidar(self, place) -> None:
+        """Tell /tf_static of the camera on the vehicle, and of a lidar at this place of it."""
+        camera = transform(0, 'base_link', FRAME, (0, 0, CAMERA_HEIGHT), OPTICAL)
+        lidar = transform(0, 'base_link', 'lidar', place)
+        self.static.publish(tf2_msgs.TFMessage(transforms=[camera, lidar]))
+
     def topic(self, message_type, name: str):
         """Return a publisher of depth or cloud, once the node listens to it."""
         publisher = self.driver.node.create_publisher(message_type, name, RELIABLE)
@@ -295,8 +301,17 @@ def test_a_pair_too_far_apart_is_none_and_one_that_comes_late_is(driver, start):
 
 def test_without_a_publisher_of_depth_the_listener_is_told(driver, start):
     start()
-    driver.collect(PointCloud2, 'points')
+    points = driver.collect(PointCloud2, 'points')
     robot = Robot(driver)
+    robot.until_said('no publisher on /depth', lambda now: robot.camera.publish(picture(now)))
+    depth = robot.topic(Image, 'depth')
+
+    def live(now):
+        robot.camera.publish(picture(now))
+        depth.publish(depth_image(now))
+
+    robot.until(lambda: points and driver.diagnostics['level'] == '0', live, 'points')
+    driver.node.destroy_publisher(depth)
     robot.until_said('no publisher on /depth', lambda now: robot.camera.publish(picture(now)))
 
 
@@ -328,14 +343,7 @@ def test_a_cloud_gets_its_labels_by_way_of_the_transforms(driver, start):
 
     robot.until_said("no transform has come of 'lidar' or of 'camera_optical'", live)
     assert not clouds
-    robot.static.publish(
-        tf2_msgs.TFMessage(
-            transforms=[
-                transform(0, 'base_link', FRAME, (0, 0, CAMERA_HEIGHT), OPTICAL),
-                transform(0, 'base_link', 'lidar', (0, 0.2, CAMERA_HEIGHT)),
-            ]
-        )
-    )
+    robot.mount_lidar((0, 0.2, CAMERA_HEIGHT))
     robot.until(lambda: clouds, live, 'a labelled cloud')
     message = clouds[-1]
     assert message.header.frame_id == 'lidar'
@@ -373,14 +381,7 @@ def test_the_motion_between_cloud_and_image_is_taken_out(driver, start):
     clouds = driver.collect(PointCloud2, 'labelled_cloud')
     robot = Robot(driver)
     cloud = robot.topic(PointCloud2, 'cloud')
-    robot.static.publish(
-        tf2_msgs.TFMessage(
-            transforms=[
-                transform(0, 'base_link', FRAME, (0, 0, CAMERA_HEIGHT), OPTICAL),
-                transform(0, 'base_link', 'lidar', (0, 0, CAMERA_HEIGHT)),
-            ]
-        )
-    )
+    robot.mount_lidar((0, 0, CAMERA_HEIGHT))
     # As seen 40 ms before the image: road that the image shows 9 m ahead lies 10.6 m ahead.
     point = np.array([[10.6, 0.0, -CAMERA_HEIGHT]], np.float32)
 
@@ -503,14 +504,7 @@ def test_a_cloud_measures_the_ground_too(driver, start):
     grids = driver.collect(OccupancyGrid, 'drivable_grid')
     robot = Robot(driver)
     cloud = robot.topic(PointCloud2, 'cloud')
-    robot.static.publish(
-        tf2_msgs.TFMessage(
-            transforms=[
-                transform(0, 'base_link', FRAME, (0, 0, CAMERA_HEIGHT), OPTICAL),
-                transform(0, 'base_link', 'lidar', (0, 0, 2.0)),
-            ]
-        )
-    )
+    robot.mount_lidar((0, 0, 2.0))
     x, y = (part.ravel() for part in np.meshgrid(np.arange(2, 9, 0.1), np.arange(-3, 3, 0.1)))
     z = np.where((np.abs(x - 6) < 0.3) & (np.abs(y) < 0.3), 0.5, 0.0) - 2.0
     points = np.stack([x, y, z], axis=1)
